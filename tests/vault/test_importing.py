@@ -1,0 +1,121 @@
+"""Many keys and backends in one transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vault.conftest import Opener
+from tests.vault.words import FIRST, SECOND, backend, named, new_key, rows
+from vault import Changes, Invalid, NewKey, Secret, Unopenable, Vault, keyrows
+
+CHANGES = Changes((new_key(), new_key(alias="b"), new_key(tenant="t")), (backend(),))
+
+
+async def test_an_import_adds_everything_at_once(vault: Vault, opener: Opener) -> None:
+    """One change, with an outcome for each thing in its order."""
+    before = vault.generation
+    applied = await vault.apply(CHANGES)
+    assert applied.written
+    assert [
+        (one.done, one.kind, one.tenant, one.service, one.name) for one in applied.outcomes
+    ] == [
+        ("added", "key", "default", "openai", "default"),
+        ("added", "key", "default", "openai", "b"),
+        ("added", "key", "t", "openai", "default"),
+        ("added", "backend", "default", "openai", "http://127.0.0.1:9000/"),
+    ]
+    assert vault.generation == before + 1
+    again = await opener()
+    assert [key.ref.default for key in await again.list_keys()] == [True, False, True]
+
+
+async def test_the_same_import_again_changes_nothing(vault: Vault) -> None:
+    """Not even the count of changes or the audit log."""
+    await vault.apply(CHANGES)
+    before = (vault.generation, await vault.audit())
+    applied = await vault.apply(CHANGES)
+    assert not applied.written
+    assert {one.done for one in applied.outcomes} == {"unchanged"}
+    assert (vault.generation, await vault.audit()) == before
+    assert not await vault.refresh()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        new_key(SECOND),
+        NewKey("default", "openai", "default", {"key": Secret(FIRST)}, "key", ("h",)),
+        NewKey("default", "openai", "default", {"key": Secret(FIRST), "b": Secret(b"")}),
+        NewKey("default", "openai", "default", {"key": Secret(FIRST), "b": Secret(b"x")}, "b"),
+    ],
+)
+async def test_what_differs_is_a_conflict(vault: Vault, other: NewKey) -> None:
+    """In a value, a part, its hosts or what it is recognised by: then nothing at all is written."""
+    await vault.put_key(new_key())
+    before = await vault.audit()
+    applied = await vault.apply(Changes((new_key(alias="b"), other), (backend(),)))
+    assert not applied.written
+    assert [one.done for one in applied.outcomes] == ["added", "conflict", "added"]
+    assert [one.name for one in applied.conflicts] == ["default"]
+    assert await vault.audit() == before
+    assert [key.ref.alias for key in await vault.list_keys()] == ["default"]
+    assert await vault.list_backends() == []
+    assert await vault.open_key(named()) == {"key": Secret(FIRST)}
+
+
+async def test_replace_rotates_what_differs(vault: Vault) -> None:
+    """The old value is recognised for a while; new hosts are taken over."""
+    await vault.put_key(new_key())
+    other = NewKey("default", "openai", "default", {"key": Secret(SECOND)}, "key", ("h",))
+    applied = await vault.apply(Changes((other, new_key(alias="b"))), replace=True)
+    assert applied.written
+    assert [one.done for one in applied.outcomes] == ["replaced", "added"]
+    (record, _) = await vault.list_keys()
+    assert (record.ref.version, record.ref.hosts) == (2, ("h",))
+    assert await vault.open_key(record.ref) == {"key": Secret(SECOND)}
+    assert {one.retired_at is None for one in await vault.recognise(FIRST)} == {True, False}
+
+
+async def test_nothing_is_half_done_when_the_import_fails(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the middle leaves the vault as it was."""
+    real, calls = keyrows.insert_version, []
+
+    async def failing(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise RuntimeError("now")
+        await real(*args)
+
+    monkeypatch.setattr(keyrows, "insert_version", failing)
+    with pytest.raises(RuntimeError):
+        await vault.apply(CHANGES)
+    assert await vault.list_keys() == await vault.list_backends() == []
+
+
+async def test_a_name_twice_in_one_import_is_refused(vault: Vault) -> None:
+    """And what is no key or no place."""
+    with pytest.raises(Invalid, match="more than once: key openai/default of default"):
+        await vault.apply(Changes((new_key(), new_key(SECOND))))
+    for wrong in (Changes((new_key(b""),)), Changes((), (backend(service="A"),))):
+        with pytest.raises(Invalid):
+            await vault.apply(wrong)
+
+
+async def test_a_backend_twice_in_one_import_is_there_once(vault: Vault) -> None:
+    """The second is unchanged."""
+    applied = await vault.apply(Changes((), (backend(), backend())))
+    assert [one.done for one in applied.outcomes] == ["added", "unchanged"]
+
+
+async def test_a_key_that_was_taken_out_is_not_the_same(vault: Vault, data) -> None:
+    """A row without a version differs from everything; replacing makes it good again."""
+    await vault.put_key(new_key())
+    rows(data, "DELETE FROM key_versions")
+    await vault.refresh()
+    with pytest.raises(Unopenable):
+        await vault.open_key(named())
+    assert (await vault.apply(Changes((new_key(),)))).conflicts
+    assert (await vault.apply(Changes((new_key(),)), replace=True)).written
+    assert await vault.open_key(named()) == {"key": Secret(FIRST)}

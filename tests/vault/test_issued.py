@@ -1,0 +1,171 @@
+"""Issued tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tests.vault.conftest import Opener
+from tests.vault.words import rows, touch_generation
+from vault import AlreadyExists, Invalid, NewToken, NotThere, Token, Unopenable, Vault
+from vault.tokens import _checksum, mint
+
+SCOPED = NewToken(
+    "default", "ada", "read", frozenset({"openai", "cohere"}), {"openai": "team-b"}, 1_900_000_000.0
+)
+
+
+async def test_a_token_verifies_as_it_was_issued(
+    vault: Vault, opener: Opener, clock: FakeClock
+) -> None:
+    """With its scope, in this process and in the next."""
+    token, text = await vault.issue_token(SCOPED)
+    assert token == Token(
+        token.id,
+        "ada",
+        "default",
+        "read",
+        clock.now(),
+        SCOPED.services,
+        SCOPED.key_aliases,
+        SCOPED.expires_at,
+    )
+    for one in (vault, await opener()):
+        assert await one.verify_token(text.encode()) == token
+        assert await one.list_tokens("default") == await one.list_tokens() == [token]
+        assert await one.list_tokens("other") == []
+
+
+async def test_only_the_hash_of_a_token_is_stored(vault: Vault, data: Path) -> None:
+    """The text is shown once."""
+    _, text = await vault.issue_token(NewToken("default", "ada"))
+    assert text[16:48].encode() not in (data / "vault.db").read_bytes()
+
+
+async def test_every_bad_token_is_none(vault: Vault, clock: FakeClock) -> None:
+    """Malformed, a typo, unknown, forged, expired, revoked: no difference to be seen."""
+    token, text = await vault.issue_token(SCOPED)
+    forged = mint().text
+    forged_id = forged.replace(forged[3:15], token.id)
+    wrong = [
+        b"",
+        b"sk-no-token",
+        b"\xff\x00",
+        text[:-1].encode(),
+        forged.encode(),
+        forged_id.encode(),
+    ]
+    for one in wrong:
+        assert await vault.verify_token(one) is None
+        assert await vault.verify_token(one) is None
+    assert await vault.verify_token(text.encode()) == token
+    clock.advance(token.expires_at - clock.now())
+    assert await vault.verify_token(text.encode()) is None
+
+
+async def test_a_forged_secret_with_a_good_checksum_is_refused(vault: Vault) -> None:
+    """The checksum protects nothing; the digest does."""
+    _, text = await vault.issue_token(NewToken("default", "ada"))
+    body = text[:47] + ("a" if text[47] != "a" else "b")
+    assert await vault.verify_token((body + _checksum(body.encode())).encode()) is None
+
+
+async def test_an_unknown_id_is_looked_up_once(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known or not, a second try does the same work: none in the database."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    unknown = mint().text.encode()
+    assert await vault.verify_token(unknown) is None
+    assert await vault.verify_token(text.encode()) == token
+
+    def no_reading() -> None:
+        raise AssertionError("the database was asked again")
+
+    monkeypatch.setattr(vault._core.store, "reading", no_reading)
+    assert await vault.verify_token(unknown) is None
+    assert await vault.verify_token(text.encode()) == token
+
+
+async def test_a_revoked_token_is_refused_at_once(vault: Vault, clock: FakeClock) -> None:
+    """Here at once; the list shows when it ended."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    assert await vault.verify_token(text.encode()) == token
+    clock.advance(7)
+    revoked = await vault.revoke_token("default", "ada")
+    assert revoked.revoked_at == clock.now()
+    assert await vault.verify_token(text.encode()) is None
+    assert await vault.list_tokens() == [revoked]
+
+
+async def test_a_revocation_reaches_other_processes(vault: Vault, opener: Opener) -> None:
+    """With their next refresh."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    other = await opener()
+    assert await other.verify_token(text.encode()) == token
+    assert not await other.refresh()
+    await vault.revoke_token("default", token.id)
+    assert await other.refresh()
+    assert await other.verify_token(text.encode()) is None
+
+
+async def test_a_token_is_revoked_by_id_before_name(vault: Vault) -> None:
+    """A name that looks like another's id ends its own token only when no id fits."""
+    first, _ = await vault.issue_token(NewToken("default", "ada"))
+    second, _ = await vault.issue_token(NewToken("default", first.id))
+    assert (await vault.revoke_token("default", first.id)).id == first.id
+    assert (await vault.revoke_token("default", first.id)).id == second.id
+
+
+async def test_only_a_live_token_of_the_tenant_can_be_revoked(vault: Vault) -> None:
+    """Twice is an error, and so is another tenant's."""
+    token, _ = await vault.issue_token(NewToken("default", "ada"))
+    with pytest.raises(NotThere, match=r"no token 'ada' .* keyrelay token list --tenant other$"):
+        await vault.revoke_token("other", "ada")
+    await vault.revoke_token("default", "ada")
+    for name in ("ada", token.id):
+        with pytest.raises(NotThere, match="keyrelay token list"):
+            await vault.revoke_token("default", name)
+
+
+async def test_names_are_taken_until_they_are_revoked(vault: Vault) -> None:
+    """Per tenant."""
+    await vault.issue_token(NewToken("default", "ada"))
+    await vault.issue_token(NewToken("other", "ada"))
+    with pytest.raises(AlreadyExists, match="keyrelay token revoke ada"):
+        await vault.issue_token(NewToken("default", "ada"))
+    await vault.revoke_token("default", "ada")
+    await vault.issue_token(NewToken("default", "ada"))
+    assert len(await vault.list_tokens("default")) == 2
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        NewToken("Default", "ada"),
+        NewToken("default", "ada l"),
+        NewToken("default", "ada", "root"),
+        NewToken("default", "ada", services=frozenset()),
+        NewToken("default", "ada", services=frozenset({"Open AI"})),
+        NewToken("default", "ada", key_aliases={"Open AI": "a"}),
+        NewToken("default", "ada", key_aliases={"openai": "A"}),
+        NewToken("default", "ada", expires_at=1_800_000_000.0),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(vault: Vault, new: NewToken) -> None:
+    """Names, roles, an empty scope, a time that is over."""
+    with pytest.raises(Invalid):
+        await vault.issue_token(new)
+
+
+@pytest.mark.parametrize("column", ["services", "key_aliases"])
+async def test_a_damaged_token_fails_closed(vault: Vault, data: Path, column: str) -> None:
+    """Naming the row."""
+    token, text = await vault.issue_token(SCOPED)
+    rows(data, f"UPDATE tokens SET {column} = '[1'")
+    touch_generation(data)
+    await vault.refresh()
+    with pytest.raises(Unopenable, match=f"token {token.id} of tenant default is damaged"):
+        await vault.verify_token(text.encode())

@@ -1,0 +1,112 @@
+"""Tenants as a whole, purges, and the audit log."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tests.vault.conftest import Opener
+from tests.vault.words import FIRST, SECOND, backend, new_key
+from vault import AuditEntry, Invalid, NewToken, NotThere, Purge, Secret, Vault
+
+
+async def test_a_tenant_exists_by_having_something(vault: Vault) -> None:
+    """A key, a token or a backend."""
+    assert await vault.list_tenants() == []
+    await vault.put_key(new_key(tenant="c"))
+    await vault.issue_token(NewToken("b", "ada"))
+    await vault.add_backend(backend(tenant="a"))
+    assert await vault.list_tenants() == ["a", "b", "c"]
+
+
+async def test_removing_a_tenant_ends_all_that_it_has(vault: Vault, clock: FakeClock) -> None:
+    """Keys, tokens, backends, and its stored answers; nobody else's."""
+    _, text = await vault.issue_token(NewToken("gone", "ada"))
+    for tenant in ("gone", "stays"):
+        await vault.put_key(new_key(tenant=tenant))
+        await vault.add_backend(backend(tenant=tenant))
+    await vault.remove_tenant("gone")
+    assert await vault.list_tenants() == ["stays"]
+    assert await vault.verify_token(text.encode()) is None
+    assert [one.ref.tenant for one in await vault.recognise(FIRST)] == ["stays"]
+    assert (await vault.holdings("gone")).keys == {}
+    assert await vault.purges() == (Purge(clock.now(), "gone"),)
+    with pytest.raises(NotThere, match="there is no tenant 'gone'"):
+        await vault.remove_tenant("gone")
+
+
+async def test_the_default_tenant_can_be_emptied_too(vault: Vault) -> None:
+    """It is like any other."""
+    await vault.put_key(new_key())
+    await vault.remove_tenant("default")
+    assert await vault.list_keys() == []
+
+
+async def test_the_newest_purge_counts(vault: Vault, opener: Opener) -> None:
+    """One for each tenant and service; durable, and seen by others."""
+    other = await opener()
+    assert await other.purges() == ()
+    for purge in (
+        Purge(20.0, "t", "openai"),
+        Purge(10.0, "t", "openai"),
+        Purge(5.0),
+        Purge(7.0, None, "a"),
+    ):
+        await vault.purge(purge)
+    assert await other.refresh()
+    assert await other.purges() == (Purge(5.0), Purge(7.0, None, "a"), Purge(20.0, "t", "openai"))
+    assert await other.purges() is await other.purges()
+
+
+async def test_a_purge_is_for_names(vault: Vault) -> None:
+    """Checked like any other."""
+    with pytest.raises(Invalid):
+        await vault.purge(Purge(1.0, "T"))
+
+
+async def test_every_change_is_in_the_audit_log(opener: Opener, clock: FakeClock) -> None:
+    """Who, when, what; newest first; in order; never a value."""
+    vault = await opener(actor="ada")
+    await vault.put_key(new_key())
+    await vault.put_key(new_key(alias="b"))
+    await vault.rotate_key("default", "openai", "default", {"key": Secret(SECOND)})
+    await vault.make_default("default", "openai", "b")
+    await vault.remove_key("default", "openai", "b")
+    token, text = await vault.issue_token(NewToken("default", "lovelace"))
+    await vault.revoke_token("default", token.id)
+    await vault.add_backend(backend())
+    await vault.remove_backend(backend())
+    await vault.purge(Purge(1.0))
+    await vault.purge(Purge(1.0, "default", "openai"))
+    await vault.remove_tenant("default")
+    await vault.hasher("cache-keys")
+    entries = [one for one in await vault.audit() if one.actor == "ada"]
+    assert [(one.action, one.tenant, one.subject) for one in reversed(entries)] == [
+        ("key add", "default", "openai/default"),
+        ("key add", "default", "openai/b"),
+        ("key rotate", "default", "openai/default"),
+        ("key default", "default", "openai/b"),
+        ("key remove", "default", "openai/b"),
+        ("key default", "default", "openai/default"),
+        ("token issue", "default", f"lovelace ({token.id})"),
+        ("token revoke", "default", f"lovelace ({token.id})"),
+        ("backend add", "default", "openai http://127.0.0.1:9000/"),
+        ("backend remove", "default", "openai http://127.0.0.1:9000/"),
+        ("cache purge", "", "every service"),
+        ("cache purge", "default", "openai"),
+        ("tenant remove", "default", "default"),
+        ("data-key make", "", "cache-keys"),
+    ]
+    assert await vault.audit(1) == [
+        AuditEntry(clock.now(), "ada", "data-key make", "", "cache-keys")
+    ]
+    assert not [secret for secret in (FIRST.decode(), text[16:48]) if secret in repr(entries)]
+
+
+async def test_a_refused_change_leaves_no_trace(vault: Vault) -> None:
+    """Neither in the log nor in the count of changes."""
+    before = (vault.generation, await vault.audit())
+    with pytest.raises(NotThere):
+        await vault.remove_tenant("nobody")
+    assert (vault.generation, await vault.audit()) == before
+    assert not await vault.refresh()

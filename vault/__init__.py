@@ -1,0 +1,75 @@
+"""The front door of the vault: sealed provider keys, platform tokens, and where keys may go."""
+
+from vault.bindings import Binding
+from vault.errors import (
+    AlreadyExists,
+    Declared,
+    Invalid,
+    MasterKeyMissing,
+    NotThere,
+    SchemaTooNew,
+    StoreUnavailable,
+    Unopenable,
+    VaultError,
+)
+from vault.opening import open_vault
+from vault.records import (
+    DEFAULT_TENANT,
+    ROLES,
+    Applied,
+    AuditEntry,
+    Backend,
+    Changes,
+    Holdings,
+    KeyRecord,
+    KeyRef,
+    NewKey,
+    NewToken,
+    Outcome,
+    Purge,
+    Recognised,
+    Rotation,
+    Token,
+)
+from vault.secret import Credential, Secret
+from vault.tokens import describe as describe_token
+from vault.tokens import looks_like_token
+from vault.vault import Hasher, Hashing, Sealer, Vault
+
+__all__ = [
+    "DEFAULT_TENANT",
+    "ROLES",
+    "AlreadyExists",
+    "Applied",
+    "AuditEntry",
+    "Backend",
+    "Binding",
+    "Changes",
+    "Credential",
+    "Declared",
+    "Hasher",
+    "Hashing",
+    "Holdings",
+    "Invalid",
+    "KeyRecord",
+    "KeyRef",
+    "MasterKeyMissing",
+    "NewKey",
+    "NewToken",
+    "NotThere",
+    "Outcome",
+    "Purge",
+    "Recognised",
+    "Rotation",
+    "SchemaTooNew",
+    "Sealer",
+    "Secret",
+    "StoreUnavailable",
+    "Token",
+    "Unopenable",
+    "Vault",
+    "VaultError",
+    "describe_token",
+    "looks_like_token",
+    "open_vault",
+]

@@ -1,0 +1,117 @@
+"""The random data keys, one per purpose: made on first use, stored wrapped, held unwrapped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from vault.audit import Change
+from vault.errors import MasterKeyMissing
+from vault.keyring import MasterKey, MasterKeys
+from vault.mastersource import MasterKeySource
+from vault.sealing import DataKey
+from vault.tables import DATA_KEYS, STATE
+
+KEYS: Final = "keys"
+FINGERPRINTS: Final = "fingerprints"
+
+
+class DataKeys:
+    """The data keys of one vault. What was unwrapped once works on when the master key changes."""
+
+    def __init__(self, source: MasterKeySource, masters: MasterKeys) -> None:
+        self.source = source
+        self._masters = masters
+        self._known: dict[bytes, DataKey] = {}
+        self._current: dict[str, DataKey] = {}
+
+    @property
+    def known(self) -> Mapping[bytes, DataKey]:
+        """Every data key that the database holds, by id; changes in place."""
+        return self._known
+
+    def current(self, purpose: str) -> DataKey | None:
+        """The key that new things of this purpose are sealed with, as of the last `load`."""
+        return self._current.get(purpose)
+
+    async def load(self, connection: AsyncConnection) -> None:
+        """Unwraps what is new in the database and forgets what is gone from it.
+
+        Raises MasterKeyMissing where no master key fits, and Unopenable for a changed row.
+        """
+        found = await connection.execute(select(DATA_KEYS).order_by(DATA_KEYS.c.number))
+        keys = [self._unwrapped(row) for row in found]
+        self._known.clear()
+        self._known.update({key.id: key for key in keys})
+        self._current = {key.purpose: key for key in keys}
+
+    def adopt(self, key: DataKey) -> None:
+        """Remembers what `ensure` returned, once its transaction is durable."""
+        self._known[key.id] = self._current[key.purpose] = key
+
+    async def ensure(self, change: Change, purpose: str) -> DataKey:
+        """The current key of a purpose as this transaction sees it; made if there is none.
+
+        Not remembered here: the transaction may still fail.
+        """
+        newest = select(DATA_KEYS).where(DATA_KEYS.c.purpose == purpose)
+        row = (
+            await change.connection.execute(newest.order_by(DATA_KEYS.c.number.desc()).limit(1))
+        ).first()
+        return self._unwrapped(row) if row is not None else await self.make(change, purpose)
+
+    async def make(self, change: Change, purpose: str) -> DataKey:
+        """A new data key, from now on the current one of its purpose."""
+        key = DataKey.random(purpose)
+        master = await self._wrapping_master(change.connection)
+        highest = select(func.max(DATA_KEYS.c.number)).where(DATA_KEYS.c.purpose == purpose)
+        number = await change.connection.scalar(highest) or 0
+        row = {"id": key.id.hex(), "purpose": purpose, "number": number + 1}
+        wrapped = {"master_id": master.id, "wrapped": master.wrap(key), "created_at": change.at}
+        await change.connection.execute(insert(DATA_KEYS).values(**row, **wrapped))
+        await change.record("data-key make", "", purpose)
+        return key
+
+    async def rewrap(self, change: Change, masters: MasterKeys) -> int:
+        """Wraps every data key with the current one of `masters`; returns how many had another."""
+        self._masters = masters
+        master = masters.current
+        other = select(DATA_KEYS).where(DATA_KEYS.c.master_id != master.id)
+        rows = (await change.connection.execute(other)).all()
+        for row in rows:
+            values = {"master_id": master.id, "wrapped": master.wrap(self._unwrapped(row))}
+            mine = update(DATA_KEYS).where(DATA_KEYS.c.id == row.id)
+            await change.connection.execute(mine.values(**values))
+        await change.connection.execute(update(STATE).values(master_id=master.id))
+        return len(rows)
+
+    async def _wrapping_master(self, connection: AsyncConnection) -> MasterKey:
+        # The database names the master key that wraps: a process that read an older key file must
+        # not wrap with a key that a rotation in another process is about to drop.
+        master_id = await connection.scalar(select(STATE.c.master_id))
+        if master_id is None:
+            await connection.execute(update(STATE).values(master_id=self._masters.current.id))
+            return self._masters.current
+        return self._master(master_id)
+
+    def _unwrapped(self, row: Row[Any]) -> DataKey:
+        key_id = bytes.fromhex(row.id)
+        held = self._known.get(key_id)
+        if held is not None and held.purpose == row.purpose:
+            return held
+        return self._master(row.master_id).unwrap(key_id, row.purpose, row.wrapped)
+
+    def _master(self, master_id: str) -> MasterKey:
+        master = self._masters.by_id(master_id)
+        if master is None:
+            self._masters = self.source.read()
+            master = self._masters.by_id(master_id)
+        if master is None:
+            raise MasterKeyMissing(
+                f"the master key of {self.source.described} does not fit this database, which "
+                f"needs the one with id {master_id}; restore that key"
+            )
+        return master

@@ -1,0 +1,158 @@
+"""Issued tokens: issue, list, revoke, and verify one that a caller presents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Row, delete, insert, or_, select, update
+
+from vault import tokens
+from vault.audit import Change
+from vault.core import Core
+from vault.errors import AlreadyExists, Invalid, NotThere, Unopenable
+from vault.names import check_names, check_role, check_token_name, tenant_option
+from vault.records import NewToken, Token
+from vault.tables import TOKENS
+
+_T: Final = TOKENS.c
+# What a token without a digest is compared with, so that every refusal does the same work.
+_NOBODY: Final = bytes(32)
+
+
+class Issued:
+    """The verbs for platform tokens."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def issue(self, new: NewToken) -> tuple[Token, str]:
+        """A new token and its text, which is not kept. Raises AlreadyExists, Invalid."""
+        self._check(new)
+        minted = tokens.mint()
+        async with self._core.changing() as change:
+            taken = select(_T.id).where(_T.tenant == new.tenant, _T.name == new.name)
+            live = taken.where(_T.revoked_at.is_(None))
+            if (await change.connection.execute(live)).first() is not None:
+                raise AlreadyExists(
+                    f"tenant {new.tenant} has a token named {new.name} already; take another name "
+                    f"or end that one with: keyrelay token revoke {new.name}"
+                    + tenant_option(new.tenant)
+                )
+            token = _token(minted.id, new, change.at)
+            await _insert(change, token, minted.digest)
+            await change.record("token issue", token.tenant, _subject(token))
+        return token, minted.text
+
+    async def list(self, tenant: str | None) -> list[Token]:
+        """Every token of one tenant or of all, the revoked too, oldest first."""
+        query = select(TOKENS).order_by(_T.created_at, _T.id)
+        if tenant is not None:
+            query = query.where(_T.tenant == tenant)
+        async with self._core.reading() as connection:
+            return [_stored(row) for row in await connection.execute(query)]
+
+    async def revoke(self, tenant: str, name_or_id: str) -> Token:
+        """Ends a token, found by its id or else by its name; raises NotThere."""
+        called = or_(_T.id == name_or_id, _T.name == name_or_id)
+        query = select(TOKENS).where(_T.tenant == tenant, called, _T.revoked_at.is_(None))
+        async with self._core.changing() as change:
+            found = (await change.connection.execute(query)).all()
+            if not found:
+                raise NotThere(
+                    f"tenant {tenant} has no token {name_or_id!r} that could be revoked; "
+                    f"see what there is with: keyrelay token list{tenant_option(tenant)}"
+                )
+            row = next((row for row in found if row.id == name_or_id), found[0])
+            mine = update(TOKENS).where(_T.id == row.id)
+            await change.connection.execute(mine.values(revoked_at=change.at))
+            await change.record("token revoke", tenant, _subject(_stored(row)))
+            again = await change.connection.execute(select(TOKENS).where(_T.id == row.id))
+            return _stored(again.one())
+
+    async def verify(self, text: bytes) -> Token | None:
+        """The token that this text is, or None: malformed, unknown, wrong, expired or revoked."""
+        parsed = tokens.parse(text)
+        if isinstance(parsed, tokens.Malformed):
+            tokens.matches(sha256(text).digest(), _NOBODY)
+            return None
+        seen = self._core.seen.tokens
+        held = seen.get(parsed.id)
+        if held is None:
+            held = await self._look_up(parsed.id)
+            seen.put(parsed.id, held)
+        token, digest = held
+        good = tokens.matches(parsed.digest, digest)
+        return token if good and token is not None and self._valid(token) else None
+
+    async def _look_up(self, token_id: str) -> tuple[Token | None, bytes]:
+        async with self._core.reading() as connection:
+            query = select(TOKENS).where(_T.id == token_id)
+            row = (await connection.execute(query)).first()
+        return (None, _NOBODY) if row is None else (_stored(row), row.digest)
+
+    def _valid(self, token: Token) -> bool:
+        alive = token.expires_at is None or self._core.clock.now() < token.expires_at
+        return alive and token.revoked_at is None
+
+    def _check(self, new: NewToken) -> None:
+        check_names(tenant=new.tenant)
+        check_token_name(new.name)
+        check_role(new.role)
+        _check_services(new.services or ())
+        _check_services(new.key_aliases)
+        for alias in new.key_aliases.values():
+            check_names(alias=alias)
+        if new.services is not None and not new.services:
+            raise Invalid("a token for no service is of no use; name one, or leave all open")
+        if new.expires_at is not None and new.expires_at <= self._core.clock.now():
+            raise Invalid("the token would be over already; name a time that is ahead")
+
+
+def _check_services(services: Iterable[str]) -> None:
+    for service in services:
+        check_names(service=service)
+
+
+async def remove_all(change: Change, tenant: str) -> None:
+    """Ends and forgets every token of a tenant."""
+    await change.connection.execute(delete(TOKENS).where(_T.tenant == tenant))
+
+
+async def _insert(change: Change, token: Token, digest: bytes) -> None:
+    services = None if token.services is None else json.dumps(sorted(token.services))
+    values = {
+        "id": token.id,
+        "tenant": token.tenant,
+        "name": token.name,
+        "role": token.role,
+        "services": services,
+        "key_aliases": json.dumps(dict(token.key_aliases), sort_keys=True),
+        "digest": digest,
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+    }
+    await change.connection.execute(insert(TOKENS).values(**values))
+
+
+def _token(token_id: str, new: NewToken, at: float) -> Token:
+    scope = (new.services, dict(new.key_aliases), new.expires_at)
+    return Token(token_id, new.name, new.tenant, new.role, at, *scope)
+
+
+def _stored(row: Row[Any]) -> Token:
+    try:
+        services = None if row.services is None else frozenset(json.loads(row.services))
+        key_aliases = dict(json.loads(row.key_aliases))
+    except (ValueError, TypeError) as error:
+        raise Unopenable(
+            f"token {row.id} of tenant {row.tenant} is damaged; restore the database from a backup"
+        ) from error
+    scope = (services, key_aliases, row.expires_at, row.revoked_at)
+    return Token(row.id, row.name, row.tenant, row.role, row.created_at, *scope)
+
+
+def _subject(token: Token) -> str:
+    return f"{token.name} ({token.id})"

@@ -1,0 +1,288 @@
+"""The rows of provider keys: what is asked of them, and what a sealed one is bound to."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from vault.audit import Change
+from vault.errors import Unopenable
+from vault.records import KeyRecord, KeyRef, NewKey, Recognised
+from vault.sealing import DataKey, KeyedHasher, encode
+from vault.secret import Credential, Secret, octets_of
+from vault.tables import KEY_VERSIONS, KEYS
+
+RETIRED_KEPT: Final = 86400.0
+"""Seconds for which a rotated version is still recognised at most; whoever asks may take less."""
+
+_K: Final = KEYS.c
+_V: Final = KEY_VERSIONS.c
+_SAME_NAME: Final = and_(_K.tenant == _V.tenant, _K.service == _V.service, _K.alias == _V.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One version of a key as it stands in the database; `sealed` None: nothing to open."""
+
+    ref: KeyRef
+    first_version: int
+    added_at: float
+    created_at: float
+    recognised_by: str
+    masked: str
+    hosts_text: str
+    fingerprint: bytes
+    sealed: bytes | None = field(repr=False)
+
+    def record(self) -> KeyRecord:
+        """The key as a list shows it."""
+        rotated_at = self.created_at if self.ref.version > self.first_version else None
+        return KeyRecord(self.ref, self.masked, self.added_at, rotated_at)
+
+    def aad(self) -> bytes:
+        """What the sealed octets are bound to: any of it changed, they don't open."""
+        ref = self.ref
+        name = (ref.tenant, ref.service, ref.alias, ref.version)
+        rest = (self.recognised_by, self.masked, self.hosts_text, self.fingerprint)
+        return encode("keyrelay key 1", *name, *rest)
+
+    @property
+    def described(self) -> str:
+        """The row's name for a message."""
+        ref = self.ref
+        return f"key {ref.service}/{ref.alias} of tenant {ref.tenant}, version {ref.version},"
+
+
+def version_of(new: NewKey, version: int, hasher: KeyedHasher, at: float) -> StoredKey:
+    """A new version, not sealed yet."""
+    secret = new.credential[new.recognised_by]
+    return StoredKey(
+        ref=KeyRef(new.tenant, new.service, new.alias, version, hosts=new.hosts),
+        first_version=version,
+        added_at=at,
+        created_at=at,
+        recognised_by=new.recognised_by,
+        masked=secret.masked(),
+        hosts_text=json.dumps(new.hosts),
+        fingerprint=fingerprint(hasher, octets_of(secret)),
+        sealed=None,
+    )
+
+
+def fingerprint(hasher: KeyedHasher, octets: bytes) -> bytes:
+    """The keyed hash by which a key that comes back is recognised."""
+    return hasher.digest(encode("keyrelay fingerprint 1", octets))
+
+
+def packed(credential: Credential) -> bytes:
+    """All parts as one JSON object; base64, because a key may be any octets."""
+    parts = {name: base64.b64encode(octets_of(part)).decode() for name, part in credential.items()}
+    return json.dumps(parts, sort_keys=True).encode()
+
+
+def unpacked(octets: bytes) -> Credential:
+    """The parts again; read-only."""
+    parts = json.loads(octets)
+    return MappingProxyType({name: Secret(base64.b64decode(parts[name])) for name in parts})
+
+
+def opened(row: StoredKey, key: DataKey) -> bytes:
+    """The packed credential of a row; raises Unopenable, naming the row."""
+    try:
+        return key.open(row.sealed or b"", row.aad())
+    except Unopenable as error:
+        raise unopenable(row) from error
+
+
+def unopenable(row: StoredKey) -> Unopenable:
+    """What to raise for a row that does not open."""
+    return Unopenable(
+        f"{row.described} does not open: it was changed, moved or replayed; "
+        "remove the key and add it again, or restore the database from a backup"
+    )
+
+
+# reading --------------------------------------------------------------------------------------
+
+
+async def current(
+    connection: AsyncConnection, tenant: str, service: str, alias: str
+) -> StoredKey | None:
+    """The current version of a live key, or None."""
+    row = (await connection.execute(_current().where(_named(tenant, service, alias)))).first()
+    return _stored(row, row.version) if row is not None else None
+
+
+async def all_current(connection: AsyncConnection, tenant: str | None) -> list[StoredKey]:
+    """The current versions of one tenant's live keys or of all: the default first, then by age."""
+    query = _current().order_by(_K.tenant, _K.service, _K.is_default.desc(), _K.added)
+    if tenant is not None:
+        query = query.where(_K.tenant == tenant)
+    return [_stored(row, row.version) for row in await connection.execute(query)]
+
+
+async def with_fingerprint(
+    connection: AsyncConnection, wanted: bytes, now: float
+) -> list[Recognised]:
+    """The versions with this fingerprint, current or retired not too long ago; one for each key."""
+    young = or_(_V.retired_at.is_(None), _V.retired_at > now - RETIRED_KEPT)
+    query = _select().join_from(KEYS, KEY_VERSIONS, _SAME_NAME).order_by(_V.version.desc())
+    found = await connection.execute(query.where(_K.live, _V.fingerprint == wanted, young))
+    newest: dict[tuple[str, str, str], Recognised] = {}
+    for row in found:
+        name = (row.tenant, row.service, row.alias)
+        newest.setdefault(name, Recognised(_ref(row, row.own_version), row.retired_at))
+    return list(newest.values())
+
+
+async def sealed_otherwise(
+    connection: AsyncConnection, data_key: str, most: int
+) -> list[StoredKey]:
+    """Some versions that are sealed with any data key but this one."""
+    query = _select().join_from(KEYS, KEY_VERSIONS, _SAME_NAME)
+    query = query.where(_V.sealed.is_not(None), _V.data_key != data_key)
+    found = await connection.execute(query.limit(most))
+    return [_stored(row, row.own_version) for row in found]
+
+
+def _current() -> Select[Any]:
+    # An outer join: a version that was taken out must show as a key that does not open.
+    join = and_(_SAME_NAME, _K.version == _V.version)
+    return _select().join_from(KEYS, KEY_VERSIONS, join, isouter=True).where(_K.live)
+
+
+def _select() -> Select[Any]:
+    columns = (_V.sealed, _V.recognised_by, _V.masked, _V.hosts, _V.fingerprint)
+    times = (_V.created_at, _V.retired_at)
+    return select(KEYS, _V.version.label("own_version"), *columns, *times)
+
+
+def _named(tenant: str, service: str, alias: str) -> ColumnElement[bool]:
+    return and_(_K.tenant == tenant, _K.service == service, _K.alias == alias)
+
+
+def _versions_named(ref: KeyRef) -> ColumnElement[bool]:
+    return and_(_V.tenant == ref.tenant, _V.service == ref.service, _V.alias == ref.alias)
+
+
+def _version_named(ref: KeyRef) -> ColumnElement[bool]:
+    return and_(_versions_named(ref), _V.version == ref.version)
+
+
+def _ref(row: Row[Any], version: int) -> KeyRef:
+    name = (row.tenant, row.service, row.alias)
+    return KeyRef(*name, version, row.is_default, _hosts(row.hosts or ""))
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    # Damaged ones are none: the list still shows the key, and opening it names the row.
+    try:
+        return tuple(json.loads(text))
+    except (ValueError, TypeError):
+        return ()
+
+
+def _stored(row: Row[Any], version: int) -> StoredKey:
+    return StoredKey(
+        ref=_ref(row, version),
+        first_version=row.first_version,
+        added_at=row.added_at,
+        created_at=row.created_at or row.added_at,
+        recognised_by=row.recognised_by or "",
+        masked=row.masked or "…",
+        hosts_text=row.hosts or "",
+        fingerprint=row.fingerprint or b"",
+        sealed=row.sealed,
+    )
+
+
+# writing --------------------------------------------------------------------------------------
+
+
+async def add_name(change: Change, new: NewKey) -> int:
+    """Makes a name live, new or once removed, and returns the version that is next for it."""
+    named = _named(new.tenant, new.service, new.alias)
+    used = await change.connection.scalar(select(_K.version).where(named))
+    added = int(await change.connection.scalar(select(func.max(_K.added))) or 0) + 1
+    same_service = select(_K.alias).where(_K.tenant == new.tenant, _K.service == new.service)
+    first = (await change.connection.execute(same_service.where(_K.live))).first() is None
+    version = int(used or 0) + 1
+    numbers = {"version": version, "first_version": version, "added": added}
+    values = {"live": True, "is_default": first, "added_at": change.at, **numbers}
+    if used is None:
+        name = {"tenant": new.tenant, "service": new.service, "alias": new.alias}
+        await change.connection.execute(insert(KEYS).values(**name, **values))
+    else:
+        await change.connection.execute(update(KEYS).where(named).values(**values))
+    return version
+
+
+async def insert_version(change: Change, row: StoredKey, key: DataKey, plain: bytes) -> None:
+    """Seals a version, stores it and makes it the current one of its name."""
+    ref = row.ref
+    name = {"tenant": ref.tenant, "service": ref.service, "alias": ref.alias}
+    values = {
+        "version": ref.version,
+        "sealed": key.seal(plain, row.aad()),
+        "data_key": key.id.hex(),
+        "recognised_by": row.recognised_by,
+        "masked": row.masked,
+        "hosts": row.hosts_text,
+        "fingerprint": row.fingerprint,
+        "created_at": row.created_at,
+    }
+    await change.connection.execute(insert(KEY_VERSIONS).values(**name, **values))
+    named = _named(ref.tenant, ref.service, ref.alias)
+    await change.connection.execute(update(KEYS).where(named).values(version=ref.version))
+
+
+async def reseal(change: Change, row: StoredKey, key: DataKey, plain: bytes) -> None:
+    """Seals a version with another data key; nothing else of it changes."""
+    mine = _version_named(row.ref)
+    values = {"sealed": key.seal(plain, row.aad()), "data_key": key.id.hex()}
+    await change.connection.execute(update(KEY_VERSIONS).where(mine).values(**values))
+
+
+async def retire(change: Change, ref: KeyRef) -> None:
+    """Takes the sealed value out of a version; its fingerprint stays for a while."""
+    mine = _version_named(ref)
+    values = {"sealed": None, "data_key": None, "retired_at": change.at}
+    await change.connection.execute(update(KEY_VERSIONS).where(mine).values(**values))
+    old = _V.retired_at <= change.at - RETIRED_KEPT
+    await change.connection.execute(delete(KEY_VERSIONS).where(old))
+
+
+async def remove(change: Change, ref: KeyRef) -> None:
+    """Ends a name with all its versions; only the number of the last one stays."""
+    name = (ref.tenant, ref.service, ref.alias)
+    await change.connection.execute(delete(KEY_VERSIONS).where(_versions_named(ref)))
+    gone = {"live": False, "is_default": False}
+    await change.connection.execute(update(KEYS).where(_named(*name)).values(**gone))
+
+
+async def remove_all(change: Change, tenant: str) -> None:
+    """Ends every key of a tenant."""
+    await change.connection.execute(delete(KEY_VERSIONS).where(_V.tenant == tenant))
+    gone = {"live": False, "is_default": False}
+    await change.connection.execute(update(KEYS).where(_K.tenant == tenant).values(**gone))
+
+
+async def set_default(change: Change, tenant: str, service: str, alias: str) -> None:
+    """Makes one key of a service its default, and no other."""
+    same_service = and_(_K.tenant == tenant, _K.service == service)
+    await change.connection.execute(
+        update(KEYS).where(same_service).values(is_default=_K.alias == alias)
+    )
+
+
+async def oldest(connection: AsyncConnection, tenant: str, service: str) -> str | None:
+    """The alias of a service that was added first and still lives."""
+    query = select(_K.alias).where(_K.tenant == tenant, _K.service == service, _K.live)
+    alias: str | None = await connection.scalar(query.order_by(_K.added).limit(1))
+    return alias

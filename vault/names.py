@@ -1,0 +1,55 @@
+"""What a name in the vault may look like. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from vault.bindings import Binding
+from vault.errors import Invalid
+from vault.records import DEFAULT_TENANT, ROLES
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+_TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+
+
+def check_names(**names: str) -> None:
+    """Tenants, services and aliases: `[a-z0-9][a-z0-9_-]{0,63}`; raises Invalid."""
+    for what, name in names.items():
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"{what} {name!r} is not a name; use up to 64 of a-z, 0-9, '_' and '-', "
+                "beginning with a letter or digit"
+            )
+
+
+def check_token_name(name: str) -> None:
+    """Token names may look like people's names and addresses too; raises Invalid."""
+    if not _TOKEN_NAME.fullmatch(name):
+        raise Invalid(
+            f"token name {name!r} is not acceptable; use up to 64 letters, digits, '.', '_', '@' "
+            "and '-', beginning with a letter or digit"
+        )
+
+
+def tenant_option(tenant: str) -> str:
+    """What a command in a message needs to mean this tenant."""
+    return "" if tenant == DEFAULT_TENANT else f" --tenant {tenant}"
+
+
+def check_role(role: str) -> None:
+    """One of ROLES; raises Invalid."""
+    if role not in ROLES:
+        raise Invalid(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
+
+
+def check_binding(binding: Binding) -> None:
+    """Only the rough form: the syntax is the destination parser's; raises Invalid."""
+    ok = (
+        binding.scheme in {"http", "https"}
+        and binding.host not in {"", "*"}
+        and 0 < binding.port < 65536
+        and binding.prefix.startswith("/")
+    )
+    if not ok:
+        raise Invalid(f"{binding} is not a place; use http or https, a host, a port and a path")

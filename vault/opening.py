@@ -1,0 +1,90 @@
+"""Makes a vault, or opens one: database, master key, schema and data keys, in a safe order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from vault.core import Clock, Core
+from vault.datakeys import FINGERPRINTS, KEYS, DataKeys
+from vault.errors import MasterKeyMissing, NotThere, StoreUnavailable
+from vault.mastersource import MasterKeySource, reason_of
+from vault.store import Store
+from vault.vault import Vault
+
+DATABASE_NAME: Final = "vault.db"
+
+
+async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it takes from outside
+    data: Path,
+    environ: Mapping[str, str],
+    clock: Clock,
+    *,
+    url: str | None = None,
+    create: bool = False,
+    actor: str = "cli",
+) -> Vault:
+    """Opens the vault of a data directory, or first makes what is missing where `create` is set.
+
+    `url` is for a database elsewhere, `actor` for the audit log. Raises NotThere where there is no
+    vault yet, MasterKeyMissing where there is no master key or none that fits, SchemaTooNew, and
+    StoreUnavailable.
+    """
+    store = Store.at(url or data / DATABASE_NAME)
+    source = MasterKeySource.find(data, environ)
+    try:
+        if create:
+            await _create(store, source)
+        _check_pair(store, source)
+        core = await _open(store, source, clock, actor)
+    except OSError as error:
+        await store.close()
+        raise StoreUnavailable(
+            f"the data directory {data} can't be used ({reason_of(error)})"
+        ) from error
+    except BaseException:
+        await store.close()
+        raise
+    return Vault(core)
+
+
+async def _create(store: Store, source: MasterKeySource) -> None:
+    source.make_directory()
+    async with source.locked():
+        if source.ours and source.path.exists():
+            return
+        # The database comes first: one without data keys needs no particular master key, so that a
+        # run that was killed between the two can be repeated.
+        store.make_file()
+        await store.prepare()
+        if source.ours and not await store.in_use():
+            source.create()
+
+
+def _check_pair(store: Store, source: MasterKeySource) -> None:
+    """The master key and the database belong together: one without the other is a loss."""
+    both = f"the master key {source.described} and the database {store.described}"
+    if not store.exists() and not (source.ours and source.present()):
+        raise NotThere(f"there is no vault in {source.data} yet; make one with: keyrelay init")
+    if not store.exists():
+        raise MasterKeyMissing(
+            f"{both} belong together, and the database is missing; restore it from your backup, "
+            "or move the key away to begin anew"
+        )
+    if not source.present():
+        raise MasterKeyMissing(
+            f"{both} belong together, and the key is missing; restore it from your backup, "
+            "or run keyrelay init again if it was interrupted"
+        )
+
+
+async def _open(store: Store, source: MasterKeySource, clock: Clock, actor: str) -> Core:
+    data_keys = DataKeys(source, source.read())
+    await store.prepare()
+    core = Core(store, data_keys, clock, actor)
+    core.generation = await store.generation()
+    await core.reload_data_keys()
+    for purpose in (KEYS, FINGERPRINTS):
+        await core.data_key(purpose)
+    return core

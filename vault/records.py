@@ -1,0 +1,175 @@
+"""The immutable records that cross the vault's front door; none of them holds a secret value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vault.bindings import Binding
+from vault.secret import Credential
+
+DEFAULT_TENANT = "default"
+ROLES = ("call", "read", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRef:
+    """Which key: enough to open it, nothing that opens it.
+
+    `hosts` are the exact hosts that stand in for a service's `*.` hosts, fixed when it was added.
+    `declared` keys are owned by the configuration file.
+    """
+
+    tenant: str
+    service: str
+    alias: str
+    version: int
+    default: bool = False
+    hosts: tuple[str, ...] = ()
+    declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as a list shows it. Times are Unix seconds."""
+
+    ref: KeyRef
+    masked: str
+    created_at: float
+    rotated_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to put into the vault. `recognised_by`: the part that a backend would send back."""
+
+    tenant: str
+    service: str
+    alias: str
+    credential: Credential = field(repr=False)
+    recognised_by: str = "key"
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A platform token, without its secret. `services` None: every service of its tenant."""
+
+    id: str
+    name: str
+    tenant: str
+    role: str
+    created_at: float
+    services: frozenset[str] | None = None
+    key_aliases: Mapping[str, str] = field(default_factory=dict)
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token to issue."""
+
+    tenant: str
+    name: str
+    role: str = "call"
+    services: frozenset[str] | None = None
+    key_aliases: Mapping[str, str] = field(default_factory=dict)
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A place of the admin's own where a service's key may go."""
+
+    tenant: str
+    service: str
+    binding: Binding
+    declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What one tenant holds: the newest version of each key, and its backends.
+
+    `keys` by service, the default first; `backends` in registration order.
+    """
+
+    tenant: str
+    keys: Mapping[str, tuple[KeyRef, ...]] = field(default_factory=dict)
+    backends: tuple[Backend, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A key version whose octets somebody presented. `retired_at` None: the current version."""
+
+    ref: KeyRef
+    retired_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change: who did what to which thing, and when. Never a value."""
+
+    at: float
+    actor: str
+    action: str
+    tenant: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Answers stored up to `at` are over; `tenant` or `service` None: every one."""
+
+    at: float
+    tenant: str | None = None
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an import wants to be there."""
+
+    keys: tuple[NewKey, ...] = ()
+    backends: tuple[Backend, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an import did, or would have done, with one thing. `name`: a key's alias, or a place."""
+
+    done: Literal["added", "unchanged", "conflict", "replaced"]
+    kind: str
+    tenant: str
+    service: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an import did with each thing, in its order. `written` False: nothing was changed."""
+
+    outcomes: tuple[Outcome, ...]
+    written: bool
+
+    @property
+    def conflicts(self) -> tuple[Outcome, ...]:
+        """The keys whose stored value differs; with one of them nothing at all was written."""
+        return tuple(outcome for outcome in self.outcomes if outcome.done == "conflict")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation of the master key did.
+
+    `source`: where the master keys are; `resumed`: it finished one that was interrupted;
+    `rewrapped`: how many data keys have a new wrapping; `resealed`: how many keys were sealed anew.
+    """
+
+    source: str
+    resumed: bool = False
+    rewrapped: int = 0
+    resealed: int = 0

@@ -1,0 +1,158 @@
+"""The database: its connections, transactions and errors. The URL decides the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, event, make_url, select, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from vault import schema
+from vault.errors import Invalid, StoreUnavailable
+from vault.tables import DATA_KEYS, STATE
+
+_BUSY_MILLISECONDS: Final = 5000
+_CONNECTIONS: Final = 4
+_WAIT_SECONDS = 10.0
+# A rollback journal, because the SQLite of many Pythons can corrupt a WAL that two processes
+# checkpoint (fixed in 3.51.3); EXTRA makes a commit survive the loss of power.
+_PRAGMAS: Final = (
+    f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA synchronous = EXTRA",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",
+)
+
+
+class Store:
+    """One database. Reads are one snapshot each; writes of all processes come one after another."""
+
+    def __init__(self, url: URL) -> None:
+        self.path = (
+            Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        )
+        self.described = str(self.path or url.render_as_string(hide_password=True))
+        self._engine = _engine(url)
+        self._writer = self._engine.execution_options(writes=True)
+        # Within this process writers queue fairly; between processes SQLite's busy timeout decides.
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    def at(cls, url: str | Path) -> Store:
+        """The store of a SQLite file or of a URL; raises Invalid. Nothing is opened yet."""
+        if isinstance(url, Path):
+            return cls(URL.create("sqlite+aiosqlite", database=str(url)))
+        try:
+            return cls(make_url(url))
+        except (ArgumentError, InvalidRequestError, ImportError, TypeError) as error:
+            raise Invalid(
+                "the vault's URL can't be used; try sqlite+aiosqlite:///vault.db"
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether there is a database: an empty file is none; a database server always is."""
+        return self.path is None or (self.path.exists() and self.path.stat().st_size > 0)
+
+    def make_file(self) -> None:
+        """Makes the database file with mode 0600, so that it never has another."""
+        if self.path is not None and not self.path.exists():
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    async def prepare(self) -> None:
+        """Brings the schema to this release; raises SchemaTooNew, StoreUnavailable."""
+        async with self.reading() as connection:
+            if await connection.run_sync(schema.revision_of) == schema.HEAD:
+                return
+        async with self.writing() as connection:
+            await connection.run_sync(schema.migrate)
+
+    async def in_use(self) -> bool:
+        """Whether there is a data key, that is, whether a particular master key is needed."""
+        async with self.reading() as connection:
+            return await connection.scalar(select(DATA_KEYS.c.id).limit(1)) is not None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for a few SELECTs; raises StoreUnavailable."""
+        with _translated():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, durable when it ends without an error; raises StoreUnavailable."""
+        with _translated():
+            async with self._turn, self._writer.begin() as connection:
+                yield connection
+
+    async def generation(self) -> int:
+        """How often the vault was changed."""
+        async with self.reading() as connection:
+            return int(await connection.scalar(select(STATE.c.generation)) or 0)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._engine.dispose()
+
+
+async def bump(connection: AsyncConnection) -> int:
+    """Counts one change. Comes first in a write: it also locks the others out."""
+    await connection.execute(update(STATE).values(generation=STATE.c.generation + 1))
+    return int(await connection.scalar(select(STATE.c.generation)) or 0)
+
+
+def _engine(url: URL) -> AsyncEngine:
+    # hide_parameters: a failed statement must not print what it was about to store.
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, hide_parameters=True)
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=_WAIT_SECONDS,
+        connect_args={"isolation_level": None},  # the driver starts no transactions of its own
+    )
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A write takes its lock at once: a read that becomes a write later could meet another one.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        reason = str(getattr(error, "orig", None) or "too many are using it")
+        raise StoreUnavailable(
+            f"the vault's database can't be used now ({reason}); {_remedy(reason)}"
+        ) from error
+
+
+def _remedy(reason: str) -> str:
+    if "locked" in reason:
+        return "another process is using it: try again"
+    if "not a database" in reason or "malformed" in reason:
+        return "restore it from your backup"
+    return "see that its disk is there, writable and not full, and try again"

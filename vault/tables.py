@@ -1,0 +1,134 @@
+"""The tables of the vault as this release reads them; the migrations make them so."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA: Final = MetaData()
+
+# One row: how often anything was changed, and which master key wraps the data keys.
+STATE: Final = Table(
+    "vault_state",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    Column("master_id", String(16)),
+)
+
+# The highest number of a purpose is its current key; others stay only while rows are re-sealed.
+DATA_KEYS: Final = Table(
+    "data_keys",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("purpose", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("master_id", String(16), nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("purpose", "number", name="uq_data_keys_purpose"),
+)
+
+# A removed key keeps its row, so that no version number is ever given twice to one name.
+KEYS: Final = Table(
+    "keys",
+    METADATA,
+    Column("tenant", String(64), primary_key=True),
+    Column("service", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("first_version", Integer, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("is_default", Boolean, nullable=False),
+    Column("added", Integer, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+
+# A retired version keeps its fingerprint for a while and loses its sealed value at once.
+KEY_VERSIONS: Final = Table(
+    "key_versions",
+    METADATA,
+    Column("tenant", String(64), primary_key=True),
+    Column("service", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("sealed", LargeBinary),
+    Column("data_key", String(16), ForeignKey("data_keys.id")),
+    Column("recognised_by", Text, nullable=False),
+    Column("masked", Text, nullable=False),
+    Column("hosts", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("retired_at", Float),
+    ForeignKeyConstraint(
+        ["tenant", "service", "alias"], ["keys.tenant", "keys.service", "keys.alias"]
+    ),
+    Index("ix_key_versions_fingerprint", "fingerprint"),
+    Index("ix_key_versions_data_key", "data_key"),
+)
+
+TOKENS: Final = Table(
+    "tokens",
+    METADATA,
+    Column("id", String(12), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("services", Text),
+    Column("key_aliases", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Index("ix_tokens_name", "tenant", "name"),
+)
+
+BACKENDS: Final = Table(
+    "backends",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("service", String(64), nullable=False),
+    Column("scheme", String(5), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("prefix", Text, nullable=False),
+    UniqueConstraint(
+        "tenant", "service", "scheme", "host", "port", "prefix", name="uq_backends_binding"
+    ),
+)
+
+# An empty tenant or service stands for every one.
+PURGES: Final = Table(
+    "purges",
+    METADATA,
+    Column("tenant", String(64), primary_key=True),
+    Column("service", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+)
+
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("subject", Text, nullable=False),
+)

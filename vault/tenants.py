@@ -1,0 +1,106 @@
+"""Tenants as a whole: what one holds, ending one, and whose stored answers are over."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Final
+
+from sqlalchemy import delete, insert, select, union
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from vault import issued, keyrows, places
+from vault.audit import Change
+from vault.core import Core
+from vault.errors import Declared, NotThere
+from vault.names import check_names
+from vault.records import Holdings, Purge
+from vault.tables import BACKENDS, KEYS, PURGES, TOKENS
+
+_EVERY: Final = ""
+
+
+class Tenants:
+    """The verbs for tenants."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def list(self) -> list[str]:
+        """Every tenant that has a key, a token or a backend, by name."""
+        async with self._core.reading() as connection:
+            stored = await _stored_tenants(connection)
+        return sorted(stored | self._core.declared.tenants())
+
+    async def remove(self, tenant: str) -> None:
+        """Ends a tenant: its keys, tokens, backends and answers; raises NotThere, Declared."""
+        if tenant in self._core.declared.tenants():
+            raise Declared(
+                f"tenant {tenant} has keys or backends that the configuration file declares; "
+                "take them out there first"
+            )
+        async with self._core.changing() as change:
+            if tenant not in await _stored_tenants(change.connection):
+                raise NotThere(
+                    f"there is no tenant {tenant!r}; see who there is with: keyrelay tenant list"
+                )
+            await keyrows.remove_all(change, tenant)
+            await issued.remove_all(change, tenant)
+            await places.remove_all(change, tenant)
+            await _store_purge(change, Purge(change.at, tenant))
+            await change.record("tenant remove", tenant, tenant)
+
+    async def holdings(self, tenant: str) -> Holdings:
+        """What one tenant holds, the file's share included."""
+        seen = self._core.seen
+        held = seen.holdings.get(tenant)
+        if held is None:
+            async with self._core.reading() as connection:
+                stored = await _stored_holdings(connection, tenant)
+            held = self._core.declared.merge(stored)
+            seen.holdings.put(tenant, held)
+        return held
+
+    async def purge(self, purge: Purge) -> None:
+        """Ends the answers stored up to a time."""
+        named = {"tenant": purge.tenant, "service": purge.service}
+        check_names(**{what: name for what, name in named.items() if name is not None})
+        async with self._core.changing() as change:
+            await _store_purge(change, purge)
+            subject = purge.service or "every service"
+            await change.record("cache purge", purge.tenant or _EVERY, subject)
+
+    async def purges(self) -> tuple[Purge, ...]:
+        """The newest purge for each tenant and service."""
+        seen = self._core.seen
+        if seen.purges is None:
+            async with self._core.reading() as connection:
+                found = await connection.execute(select(PURGES).order_by(PURGES.c.at))
+                seen.purges = tuple(
+                    Purge(row.at, row.tenant or None, row.service or None) for row in found
+                )
+        return seen.purges
+
+
+async def _stored_tenants(connection: AsyncConnection) -> set[str]:
+    owners = union(
+        select(KEYS.c.tenant).where(KEYS.c.live),
+        select(TOKENS.c.tenant),
+        select(BACKENDS.c.tenant),
+    )
+    return set(await connection.scalars(owners))
+
+
+async def _stored_holdings(connection: AsyncConnection, tenant: str) -> Holdings:
+    rows = await keyrows.all_current(connection, tenant)
+    by_service = groupby((row.ref for row in rows), key=lambda ref: ref.service)
+    keys = {service: tuple(refs) for service, refs in by_service}
+    return Holdings(tenant, keys, tuple(await places.of_tenant(connection, tenant)))
+
+
+async def _store_purge(change: Change, purge: Purge) -> None:
+    tenant, service = purge.tenant or _EVERY, purge.service or _EVERY
+    same = (PURGES.c.tenant == tenant, PURGES.c.service == service)
+    before = await change.connection.scalar(select(PURGES.c.at).where(*same))
+    at = purge.at if before is None else max(before, purge.at)
+    await change.connection.execute(delete(PURGES).where(*same))
+    await change.connection.execute(insert(PURGES).values(tenant=tenant, service=service, at=at))

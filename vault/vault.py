@@ -1,0 +1,234 @@
+"""The vault's verbs: put, open, rotate, recognise; composes the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from vault import audit
+from vault.core import Clock, Core
+from vault.declaring import Declaring
+from vault.importing import Importing
+from vault.issued import Issued
+from vault.keys import Keys
+from vault.places import Places
+from vault.records import (
+    Applied,
+    AuditEntry,
+    Backend,
+    Changes,
+    Holdings,
+    KeyRecord,
+    KeyRef,
+    NewKey,
+    NewToken,
+    Purge,
+    Recognised,
+    Rotation,
+    Token,
+)
+from vault.rotation import Rotating
+from vault.sealing import KeyedHasher, KeyedSealer
+from vault.secret import Credential
+from vault.tenants import Tenants
+
+__all__ = ["Clock", "Hasher", "Hashing", "Sealer", "Vault"]
+
+
+class Sealer(Protocol):
+    """Encrypts under one data key, bound to associated data."""
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """A blob that opens with the same associated data only."""
+        ...
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """The plaintext; raises Unopenable."""
+        ...
+
+
+class Hashing(Protocol):
+    """A hash under way."""
+
+    def update(self, data: bytes, /) -> None:
+        """More octets."""
+        ...
+
+    def digest(self) -> bytes:
+        """The 32 octets of the HMAC."""
+        ...
+
+    def copy(self) -> Hashing:
+        """Another hash that has taken the same octets."""
+        ...
+
+
+class Hasher(Protocol):
+    """HMAC-SHA-256 under one data key."""
+
+    def digest(self, data: bytes) -> bytes:
+        """The 32 octets of the HMAC."""
+        ...
+
+    def begin(self) -> Hashing:
+        """An incremental HMAC."""
+        ...
+
+
+class Vault:
+    """An open vault; `vault.open_vault` makes one.
+
+    Every change is durable when the call returns, counts up `generation` and leaves an audit entry.
+    Every call can raise StoreUnavailable; every change Invalid, for a name that is no name.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._keys = Keys(core)
+        self._tokens = Issued(core)
+        self._places = Places(core)
+        self._tenants = Tenants(core)
+        self._importing = Importing(core, self._keys)
+        self._declaring = Declaring(core, self._keys)
+        self._rotating = Rotating(core, self._keys)
+
+    @property
+    def generation(self) -> int:
+        """How often the vault was changed, as far as this process knows."""
+        return self._core.generation
+
+    # keys -------------------------------------------------------------------------------------
+
+    async def put_key(self, new: NewKey) -> KeyRecord:
+        """Adds a key; the first of its service is the default. Raises AlreadyExists, Declared."""
+        return await self._keys.put(new)
+
+    async def rotate_key(
+        self, tenant: str, service: str, alias: str, credential: Credential
+    ) -> KeyRecord:
+        """A new version; the old one is recognised for up to a day. Raises NotThere, Declared."""
+        return await self._keys.rotate(KeyRef(tenant, service, alias, 0), credential)
+
+    async def remove_key(self, tenant: str, service: str, alias: str) -> None:
+        """Ends all versions at once; the oldest other key of the service takes over as default.
+
+        Raises NotThere, Declared.
+        """
+        await self._keys.remove(KeyRef(tenant, service, alias, 0))
+
+    async def make_default(self, tenant: str, service: str, alias: str) -> None:
+        """The key that is used when nobody names one. Raises NotThere, Declared."""
+        await self._keys.make_default(KeyRef(tenant, service, alias, 0))
+
+    async def list_keys(self, tenant: str | None = None) -> list[KeyRecord]:
+        """Every key, masked; the file's first, then by service with the default first."""
+        return await self._keys.list(tenant)
+
+    async def open_key(self, ref: KeyRef) -> Credential:
+        """The parts of a key, held once per version; if it was rotated meanwhile, the new ones.
+
+        Raises NotThere, and Unopenable for a row that was tampered with.
+        """
+        return await self._keys.open(ref)
+
+    async def recognise(self, presented: bytes) -> tuple[Recognised, ...]:
+        """Every key version, of any tenant, whose recognised part is exactly this."""
+        return await self._keys.recognise(presented)
+
+    # tokens -----------------------------------------------------------------------------------
+
+    async def issue_token(self, new: NewToken) -> tuple[Token, str]:
+        """A new token and its text, which is kept nowhere. Raises AlreadyExists."""
+        return await self._tokens.issue(new)
+
+    async def list_tokens(self, tenant: str | None = None) -> list[Token]:
+        """Every token, the revoked too, oldest first."""
+        return await self._tokens.list(tenant)
+
+    async def revoke_token(self, tenant: str, name_or_id: str) -> Token:
+        """Ends a token for good. Raises NotThere."""
+        return await self._tokens.revoke(tenant, name_or_id)
+
+    async def verify_token(self, text: bytes) -> Token | None:
+        """The token that a caller presents; None for every reason, with the same work."""
+        return await self._tokens.verify(text)
+
+    # backends, tenants ------------------------------------------------------------------------
+
+    async def add_backend(self, backend: Backend) -> None:
+        """Registers a backend. Raises AlreadyExists, Declared."""
+        await self._places.add(backend)
+
+    async def remove_backend(self, backend: Backend) -> None:
+        """Ends a backend. Raises NotThere, Declared."""
+        await self._places.remove(backend)
+
+    async def list_backends(self, tenant: str | None = None) -> list[Backend]:
+        """Every backend; the file's last."""
+        return await self._places.list(tenant)
+
+    async def list_tenants(self) -> list[str]:
+        """Every tenant that has a key, a token or a backend."""
+        return await self._tenants.list()
+
+    async def remove_tenant(self, tenant: str) -> None:
+        """Ends a tenant's keys, tokens, backends and answers. Raises NotThere, Declared."""
+        await self._tenants.remove(tenant)
+
+    async def holdings(self, tenant: str) -> Holdings:
+        """What one tenant holds, from memory if nothing has changed."""
+        return await self._tenants.holdings(tenant)
+
+    # many at once, the configuration file, the master key -------------------------------------
+
+    async def apply(self, changes: Changes, *, replace: bool = False) -> Applied:
+        """All of an import in one transaction, or, with a conflict, nothing. Raises Declared."""
+        return await self._importing.apply(changes, replace)
+
+    async def declare(self, keys: Iterable[NewKey], backends: Iterable[Backend]) -> None:
+        """What the configuration file owns: held in memory only, replaced as a whole.
+
+        Raises Declared for what the vault holds as well, or the file twice.
+        """
+        await self._declaring.declare(keys, backends)
+
+    async def rotate_master(self, *, reseal: bool = False) -> Rotation:
+        """A new master key, or the rest of an interrupted rotation; `reseal` renews every row too.
+
+        Raises MasterKeyMissing, Unopenable.
+        """
+        return await self._rotating.rotate(reseal)
+
+    # what the running proxy reads -------------------------------------------------------------
+
+    async def refresh(self) -> bool:
+        """Looks for a change by another process and forgets what was looked up; True if so."""
+        return await self._core.refresh()
+
+    async def purges(self) -> tuple[Purge, ...]:
+        """The newest purge for each tenant and service."""
+        return await self._tenants.purges()
+
+    async def purge(self, purge: Purge) -> None:
+        """Ends the answers stored up to a time."""
+        await self._tenants.purge(purge)
+
+    async def sealer(self, purpose: str) -> Sealer:
+        """What seals for one purpose; its data key is made on first use, durably.
+
+        A purpose is for sealing or for hashing, never for both.
+        """
+        return KeyedSealer(await self._core.data_key(purpose), self._core.data_keys.known)
+
+    async def hasher(self, purpose: str) -> Hasher:
+        """What hashes for one purpose; its data key is made on first use, durably."""
+        return KeyedHasher(await self._core.data_key(purpose))
+
+    async def audit(self, limit: int = 100) -> Sequence[AuditEntry]:
+        """The newest changes, newest first."""
+        async with self._core.reading() as connection:
+            return await audit.latest(connection, limit)
+
+    async def close(self) -> None:
+        """Closes the database."""
+        await self._core.store.close()
