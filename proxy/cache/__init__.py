@@ -1,0 +1,1 @@
+"""The cache: kept answers, one upstream call for equal requests in flight."""

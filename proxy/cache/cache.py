@@ -1,0 +1,374 @@
+"""The cache: look-up, flights and stores put together over an Upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from proxy.cache.backlog import Backlog
+from proxy.cache.entry import CacheStats, Entry, Found, Miss, Store, StoreError
+from proxy.cache.flight import Flight, Flights, Ground, Seat
+from proxy.cache.key import Keyer, Keying, Select
+from proxy.cache.memory import Memory
+from proxy.cache.policy import (
+    CacheSettings,
+    Forward,
+    Plan,
+    Verdict,
+    announced_age,
+    decide,
+    kept_fields,
+)
+from proxy.cache.purges import Purges, Unwritten
+from proxy.cache.request import Request
+from proxy.cache.spool import ReadBody, Rest, read_body
+from proxy.cache.sqlite import SqliteStore
+from proxy.cache.trouble import Trouble
+from proxy.call import Call
+from proxy.clock import Clock
+from proxy.errors import RelayError
+from proxy.grant import Grant
+from proxy.messages import Response
+from proxy.upstream.seam import Upstream
+from vault import Purge, Sealer
+
+SWEEP_SECONDS = 60.0
+
+STORES: Mapping[str, Callable[[Path, Sealer, Clock, CacheSettings], Store]] = {
+    "sqlite": SqliteStore,
+}
+"""What keeps answers beyond the life of the process, by the name in the configuration."""
+
+FORWARDS = {
+    Miss.ABSENT: Forward.URI_MISS,
+    Miss.VARIES: Forward.VARY_MISS,
+    Miss.OVER: Forward.STALE,
+}
+
+
+def _marked(response: Response, verdict: Verdict) -> Response:
+    return Response(
+        response.status,
+        (*response.fields, verdict.field()),
+        response.body,
+        response.complete_at_close,
+        response.upstream_seconds,
+        content=response.content,
+    )
+
+
+class Cache:
+    """Answers a call from what is stored, from a flight of equal calls, or from the upstream."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        keyer: Keyer,
+        store: Store,
+        clock: Clock,
+        settings: CacheSettings,
+    ) -> None:
+        self._upstream = upstream
+        self._keyer = keyer
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._memory = Memory(settings.memory_bytes)
+        self._trouble = Trouble(clock)
+        self._flights = Flights()
+        self._purges = Purges()
+        self._ground = Ground(
+            upstream, clock, settings, keyer, self._arrived, self._keep, self._trouble.tell
+        )
+        self._unwritten = Unwritten()
+        self._backlog = Backlog(settings.memory_bytes, settings.disk_bytes)
+        self._written = 0  # answers that went to the store and not into memory
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # Life.
+
+    async def start(self) -> None:
+        """Opens the store; one that can't be opened is logged and tried again later.
+
+        Raises SchemaTooNew.
+        """
+        try:
+            await self._store.start()
+        except StoreError as error:
+            self._trouble.tell("open its store", error)
+        self._sweeper = asyncio.create_task(self._sweep_forever(), name="keyrelay-cache-sweeper")
+
+    async def aclose(self) -> None:
+        """Ends all flights and closes the store."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+        await self._flights.close()
+        await self._store.close()
+
+    async def stats(self) -> CacheStats:
+        """How much is stored; raises StoreError."""
+        return await self._store.stats()
+
+    async def purge(self, purge: Purge) -> None:
+        """Ends the answers that a purge covers."""
+        await self.apply_purges((purge,))
+
+    async def apply_purges(self, purges: Iterable[Purge]) -> None:
+        """Ends the answers that purges cover, at once; the same ones again do nothing."""
+        for purge in purges:
+            if self._purges.add(purge):
+                self._memory.purge(purge)
+                self._flights.close_covered(self._purges)
+                try:
+                    await self._store.purge(purge)
+                except StoreError as error:
+                    self._trouble.tell("purge its store", error)
+
+    async def sweep(self) -> None:
+        """Gives back the room of answers that are over."""
+        now = self._clock.now()
+        self._memory.sweep(now)
+        try:
+            await self._store.sweep(now)
+        except Exception as error:  # whatever it is, the next one may succeed
+            self._trouble.tell("sweep its store", error)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await self.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    # Answering.
+
+    @asynccontextmanager
+    async def fetch(self, call: Call, grant: Grant) -> AsyncIterator[Response]:
+        """The response to an authorised call, with its Cache-Status; raises RelayError."""
+        if isinstance(call.directions, RelayError):
+            raise call.directions
+        plan = decide(call.method, call.directions, self._clock.now(), self._settings)
+        verdict = self._passing(call, plan)
+        if verdict is not None:
+            async with self._upstream.send(call, grant, call.body) as response:
+                yield _marked(response, verdict)
+            return
+        keying = self._keyer.begin(call, grant)
+        body = await self._read(call, keying)
+        try:
+            if body.rest is not None:
+                async with self._upstream.send(call, grant, body) as response:
+                    yield _marked(response, self._unread(body.rest))
+                return
+            request = Request(call, grant, plan, keying, body, keying.digest(), plan.forward)
+            found = self._at_hand(request)
+            if found is not None:
+                yield self._hit(request, found.entry, found.octets(), found.content)
+                return
+            async with self._answered(request) as response:
+                yield response
+        finally:
+            body.release()
+
+    def _passing(self, call: Call, plan: Plan) -> Verdict | None:
+        """Why the cache has no part in this call; None: it has."""
+        if not plan.keyed:
+            return Verdict(plan.forward, detail=plan.detail)
+        if (call.body.length or 0) > self._settings.max_keyed_body_bytes:
+            return Verdict(Forward.BYPASS, detail="body-too-large")
+        return None
+
+    async def _read(self, call: Call, keying: Keying) -> ReadBody:
+        bounds = self._settings.spool_memory_bytes, self._settings.max_keyed_body_bytes
+        return await read_body(call.body, keying.absorb, *bounds)
+
+    def _at_hand(self, request: Request) -> Found | None:
+        """A hit from memory, where no flight could know better."""
+        if not request.plan.lookup or self._flights.under_way(request.key):
+            return None
+        found = self._recall(request)
+        return found if isinstance(found, Found) else None
+
+    def _unread(self, rest: Rest) -> Verdict:
+        if rest.failure is not None:
+            self._trouble.tell("hold a request on disk", rest.failure)
+        return Verdict(Forward.BYPASS, detail=rest.detail)
+
+    @asynccontextmanager
+    async def _answered(self, request: Request) -> AsyncIterator[Response]:
+        """A hit, or a seat in a flight whose answer suits; whom it does not suit looks on."""
+        while True:
+            seat = request.seat()
+            found = await self._look_up(request, seat) if request.plan.lookup else None
+            if isinstance(found, Found):
+                with contextlib.closing(found):
+                    yield self._hit(request, found.entry, found.octets())
+                return
+            flight = self._board(request, seat)
+            try:
+                error = await seat.outcome
+                if error is not None:
+                    raise error
+                if flight.suits(seat):
+                    async with contextlib.aclosing(flight.body(seat)) as octets:
+                        yield self._flown(request, flight, seat, octets)
+                    return
+            finally:
+                flight.leave(seat)
+            request.hint, request.alone = flight.vary, flight.vary is None
+
+    def _board(self, request: Request, seat: Seat) -> Flight:
+        """The flight that the caller joins, or a new one."""
+        joins = request.plan.lookup and not request.alone
+        flight = self._flights.find(request.key, seat) if joins else None
+        if flight is None:
+            flight = Flight(request.key, self._ground, seat)
+            self._flights.add(flight, replaces=not request.plan.lookup, alone=request.alone)
+        flight.join(seat)
+        return flight
+
+    def _hit(
+        self,
+        request: Request,
+        entry: Entry,
+        octets: AsyncIterator[bytes],
+        content: bytes | None = None,
+    ) -> Response:
+        now = self._clock.now()
+        verdict = Verdict(ttl=int(entry.expires_at - now), detail=request.plan.detail)
+        old = (b"age", str(max(0, int(now - entry.made_at))).encode())
+        fields = (*entry.fields, old, verdict.field())
+        return Response(entry.status, fields, octets, content=content)
+
+    def _flown(
+        self, request: Request, flight: Flight, seat: Seat, octets: AsyncIterator[bytes]
+    ) -> Response:
+        if seat.late:
+            return self._hit(request, self._entry(flight), octets)
+        response = flight.answer
+        until = flight.leader.until if flight.kept else None
+        trouble = "store-error" if flight.kept and self._trouble.lasts else None
+        verdict = Verdict(
+            request.forward,
+            response.status,
+            stored=flight.kept,
+            collapsed=seat is not flight.leader,
+            ttl=None if until is None else int(until - self._clock.now()),
+            detail=request.detail or request.plan.detail or flight.refusal or trouble,
+        )
+        fields = (*response.fields, verdict.field())
+        return replace(response, fields=fields, body=octets, spoiled=None, content=None)
+
+    # Looking up.
+
+    async def _look_up(self, request: Request, seat: Seat) -> Found | None:
+        """What is stored for the request. Between a miss and `_board` nothing is awaited."""
+        found: Found | Miss = Miss.ABSENT
+        if not request.alone and self._flights.holds_complete(request.key, seat):
+            return None  # newer than what is stored
+        found = self._recall(request)
+        while isinstance(found, Miss) and not self._is_under_way(request, seat):
+            written = self._written
+            found = await self._ask_store(request)
+            if written == self._written:
+                break
+        if isinstance(found, Found):
+            return found
+        request.forward = FORWARDS[found]
+        return None
+
+    def _is_under_way(self, request: Request, seat: Seat) -> bool:
+        """Whether somebody who found nothing has sent this call already."""
+        flight = None if request.alone else self._flights.find(request.key, seat)
+        return flight is not None and flight.found_nothing
+
+    def _recall(self, request: Request) -> Found | Miss:
+        now = self._clock.now()
+        found = self._memory.get(request.key, request.keying.select, now)
+        if isinstance(found, Found):
+            self._store.touch(request.key, now)
+        return found
+
+    async def _ask_store(self, request: Request) -> Found | Miss:
+        """What the store holds; by then there may be something newer in memory."""
+        key, select = request.key, request.keying.select
+        try:
+            found = await self._store.get(key, select, self._clock.now())
+        except Exception as error:  # whatever it is, the call goes on
+            self._trouble.tell("read its store", error)
+            request.detail = "store-error"
+            found = Miss.ABSENT
+        recalled = self._recall(request)
+        if isinstance(recalled, Found):
+            if isinstance(found, Found):
+                found.close()
+            return recalled
+        if isinstance(found, Found):
+            return self._judged(found, select)
+        return max(found, recalled, key=lambda miss: miss.value)
+
+    def _judged(self, found: Found, select: Select) -> Found | Miss:
+        entry = found.entry
+        covered = self._purges.cover(entry.tenant, entry.service, entry.requested_at)
+        if covered or self._unwritten.outdate(entry):
+            found.close()
+            return Miss.ABSENT
+        if isinstance(found.body, bytes) and self._memory.takes(entry.size):
+            self._memory.put(entry, select, found.body)
+        return found
+
+    # Keeping.
+
+    def _entry(self, flight: Flight) -> Entry:
+        grant, response = flight.leader.grant, flight.answer
+        return Entry(
+            key=flight.key,
+            vary=flight.vary or b"",
+            variant=flight.variant,
+            tenant=grant.tenant,
+            service=grant.service.name if grant.service else "",
+            requested_at=flight.requested_at,
+            made_at=flight.received_at - announced_age(response.fields),
+            expires_at=flight.leader.until or 0.0,
+            status=response.status,
+            fields=kept_fields(response.fields),
+            size=flight.spool.size,
+        )
+
+    def _arrived(self, flight: Flight) -> bool:
+        """Whether a whole answer is still worth keeping; a small one is there for the next call."""
+        entry = self._entry(flight)
+        if self._clock.now() >= entry.expires_at:
+            return False
+        if self._purges.cover(entry.tenant, entry.service, entry.requested_at):
+            return False
+        body = self._small(flight)
+        if body is not None:
+            self._memory.put(entry, flight.leader.select, body)
+        return True
+
+    def _small(self, flight: Flight) -> bytes | None:
+        return flight.spool.in_memory() if self._memory.takes(flight.spool.size) else None
+
+    async def _keep(self, flight: Flight) -> None:
+        """Writes an answer to the store, unless too many octets wait for that already."""
+        entry, select = self._entry(flight), flight.leader.select
+        if self._backlog.full:
+            self._unwritten.add(entry)
+            self._trouble.tell("write as fast as answers come", StoreError("too many wait"))
+            return
+        try:
+            with self._backlog.holding(flight.spool):
+                await self._store.put(entry, select, flight.spool)
+        except Exception as error:  # whatever it is, the answer has gone out
+            self._unwritten.add(entry)
+            self._trouble.tell("write its store", error)
+        else:
+            self._trouble.end()
+            self._unwritten.forget(entry)
+        if self._small(flight) is None:
+            self._memory.forget(flight.key, select)
+            self._written += 1

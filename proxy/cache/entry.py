@@ -1,0 +1,164 @@
+"""What is stored, and what is asked of whoever stores it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from proxy.cache.key import Select
+from proxy.messages import Fields
+from vault import Purge
+
+OVERHEAD = 1024
+"""Octets that an entry costs besides its body: rows, fields, indexes."""
+
+
+class CacheError(Exception):
+    """The cache can't do what was asked; the message is one safe sentence."""
+
+
+class StoreError(CacheError):
+    """The store can't be read or written now; `__cause__` says why."""
+
+
+class SchemaTooNew(CacheError):
+    """The cache was written by a newer release; the message names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored response without its body. Times are Unix seconds, sizes octets.
+
+    `vary`: names that it varies by beside its key, `variant`: what its request sent in them.
+    `requested_at`: when its request left; what was purged since then is over. `made_at`: when its
+    header came, less the age that it already had (RFC 9111 section 4.2.3).
+    """
+
+    key: bytes
+    vary: bytes
+    variant: bytes
+    tenant: str
+    service: str
+    requested_at: float
+    made_at: float
+    expires_at: float
+    status: int
+    fields: Fields
+    size: int
+
+
+class OpenBody(Protocol):
+    """A stored body that is read piece by piece, once; its taker closes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The octets; raises UpstreamIncomplete where they can't be read any more."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A usable entry; a small body whole."""
+
+    entry: Entry
+    body: bytes | OpenBody
+
+    async def octets(self) -> AsyncIterator[bytes]:
+        """The body as it goes to a caller."""
+        if not isinstance(self.body, bytes):
+            async for chunk in self.body:
+                yield chunk
+        elif self.body:
+            yield self.body
+
+    @property
+    def content(self) -> bytes | None:
+        """The whole body, where it is in memory."""
+        return self.body if isinstance(self.body, bytes) else None
+
+    def close(self) -> None:
+        """Lets go of the body."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
+
+
+class Miss(Enum):
+    """Why there is no usable entry; the more telling reason is the higher."""
+
+    ABSENT = 0
+    VARIES = 1
+    OVER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How much is stored."""
+
+    entries: int = 0
+    octets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """How much is stored, by tenant and service."""
+
+    holdings: Mapping[tuple[str, str], Holding] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> int:
+        """Entries of all tenants."""
+        return sum(holding.entries for holding in self.holdings.values())
+
+    @property
+    def octets(self) -> int:
+        """Octets of all tenants."""
+        return sum(holding.octets for holding in self.holdings.values())
+
+
+class StoredBody(Protocol):
+    """A whole body, read as often as needed."""
+
+    def blocks(self, size: int) -> AsyncGenerator[bytes, None]:
+        """The octets in blocks of `size`; the last may be shorter."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps entries beyond the life of the process; what is awaited raises StoreError only."""
+
+    async def start(self) -> None:
+        """Opens; raises SchemaTooNew, else StoreError."""
+        ...
+
+    async def get(self, key: bytes, select: Select, now: float) -> Found | Miss:
+        """The newest entry of the key that suits the call and whose own time is ahead."""
+        ...
+
+    async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+        """Keeps an entry, whole or not at all, in place of those that would have answered it."""
+        ...
+
+    def touch(self, key: bytes, now: float) -> None:
+        """Notes that an entry of this key was used."""
+        ...
+
+    async def purge(self, purge: Purge) -> None:
+        """Removes what was requested up to `purge.at`."""
+        ...
+
+    async def sweep(self, now: float) -> None:
+        """Removes what is over."""
+        ...
+
+    async def stats(self) -> CacheStats:
+        """How much is stored."""
+        ...
+
+    async def close(self) -> None:
+        """Closes; what was put is kept."""
+        ...

@@ -1,0 +1,392 @@
+"""Equal calls in flight: one upstream call, one spool, and everybody who reads from it.
+
+waiting --header--> flowing --clean end--> complete --stored--> landed
+   |  a failure wakes one follower, who leads     | a cut
+   +--nobody left--> landed                       +--> broken --> landed
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from proxy.cache.key import Keyer, Select
+from proxy.cache.policy import CacheSettings, has_body, length, refusal
+from proxy.cache.purges import Purges
+from proxy.cache.spool import PIECE, PrefixGoneError, ReadBody, Spool
+from proxy.call import Call
+from proxy.clock import Clock
+from proxy.errors import InternalError, Unavailable, UpstreamIncomplete
+from proxy.grant import Grant
+from proxy.messages import Response
+from proxy.upstream.seam import Upstream
+
+SLACK = 1 << 20
+"""Octets that the upstream may be ahead of the fastest reader of an answer too large to keep."""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One caller aboard. `until`: the time its answer would be kept to, None: it is not to be.
+
+    `looked_up`: it found nothing stored. `hint`: the names that an equal call's answer was found to
+    vary by. `late`: it came when the answer was whole. `outcome` is done when the
+    header is there (None) or the caller's own attempt failed (the error).
+    """
+
+    call: Call
+    grant: Grant
+    body: ReadBody
+    select: Select
+    until: float | None
+    looked_up: bool
+    hint: bytes | None = None
+    late: bool = False
+    place: int = 0
+    outcome: asyncio.Future[Exception | None] = field(init=False)
+
+    def tell(self, error: Exception | None) -> None:
+        """Ends the waiting, unless the caller has gone."""
+        if not self.outcome.done():
+            self.outcome.set_result(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every flight needs from below. `arrived`: told of a clean end, before any reader is;
+    says whether to keep the answer. `keep`: writes it down. `complain`: told what the disk refuses.
+    """
+
+    upstream: Upstream
+    clock: Clock
+    settings: CacheSettings
+    keyer: Keyer
+    arrived: Callable[[Flight], bool]
+    keep: Callable[[Flight], Awaitable[None]]
+    complain: Callable[[str, Exception], None]
+
+
+class Flight:
+    """One upstream call. `leader`: whose call is sent; `kept`: whether its answer is to stay."""
+
+    def __init__(self, key: bytes, ground: Ground, leader: Seat) -> None:
+        self.key = key
+        self.leader = leader
+        self.found_nothing = leader.looked_up
+        self.storing = leader.until is not None
+        self.kept = self.storing
+        self.closed = False
+        self.successor: Flight | None = None
+        self.complete = False
+        self.refusal: str | None = None
+        self.response: Response | None = None
+        self.vary: bytes | None = b""
+        self.variant = b""
+        self.requested_at = ground.clock.now()
+        self.received_at = 0.0
+        settings = ground.settings
+        self.spool = Spool(settings.spool_memory_bytes, max(settings.entry_limit, 4 * SLACK))
+        self._ground = ground
+        self._seats: dict[Seat, None] = {}
+        self._broken: Exception | None = None
+        self._overflowed = False
+        self._landed = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    # Boarding.
+
+    def start(self, landed: Callable[[Flight], None]) -> None:
+        """Sends the call in a task that belongs to no caller."""
+        self._task = asyncio.create_task(self._fly(), name="keyrelay-flight")
+        self._task.add_done_callback(lambda _task: self._land(landed))
+
+    def admits(self, seat: Seat) -> bool:
+        """Whether a caller may join now."""
+        if self.closed or self._overflowed or self._broken is not None:
+            return False
+        if self.response is None:
+            return (self.storing or seat.until is None) and self._is_alike(seat)
+        return self.kept and not self._is_over and self.suits(seat)
+
+    def join(self, seat: Seat) -> None:
+        """Takes a caller aboard."""
+        seat.outcome = asyncio.get_running_loop().create_future()
+        self._seats[seat] = None
+        if self.response is not None:
+            seat.late = self.complete
+            seat.tell(None)
+
+    def suits(self, seat: Seat) -> bool:
+        """Whether the answer is one for this caller, by its `Vary` (RFC 9111 section 4.1)."""
+        if seat is self.leader or self.vary == b"":
+            return True
+        return self.vary is not None and seat.select(self.vary) == self.variant
+
+    @property
+    def aboard(self) -> int:
+        """How many callers wait or read."""
+        return len(self._seats)
+
+    def leave(self, seat: Seat) -> None:
+        """Lets a caller go; with nobody left the call goes on only if its answer will be stored."""
+        del self._seats[seat]
+        self._room.set()
+        if not self._seats:
+            if self._landed:
+                self.spool.close()
+            elif not (self.kept or self.complete):
+                self.cancel()
+
+    def cancel(self) -> None:
+        """Ends the upstream call; nobody joins it any more."""
+        self.closed = True
+        self._task.cancel()
+
+    async def ended(self) -> None:
+        """Waits until the call is over, however it ended."""
+        await asyncio.wait([self._task])
+
+    @property
+    def _is_over(self) -> bool:
+        until = self.leader.until
+        return self.complete and until is not None and self._ground.clock.now() >= until
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a later refresh of the same answer has come in already."""
+        later = self.successor
+        while later is not None and not (later.complete and later.kept):
+            later = later.successor
+        return later is not None
+
+    def _is_alike(self, seat: Seat) -> bool:
+        return seat.hint is None or seat.select(seat.hint) == self.leader.select(seat.hint)
+
+    @property
+    def answer(self) -> Response:
+        """The response, once its header is there."""
+        if self.response is None:
+            raise InternalError("a flight was read before its header came")
+        return self.response
+
+    # Reading.
+
+    async def body(self, seat: Seat) -> AsyncGenerator[bytes, None]:
+        """What has arrived, then what arrives; raises UpstreamIncomplete where it is cut."""
+        while True:
+            if seat.place < self.spool.size:
+                piece = await self._piece(seat.place)
+                seat.place += len(piece)
+                self._room.set()
+                yield piece
+            elif self.complete:
+                return
+            elif self._broken is not None:
+                raise UpstreamIncomplete(
+                    "the destination hung up before its answer was whole; try again"
+                ) from self._broken
+            else:
+                await self._news.wait()
+
+    async def _piece(self, place: int) -> bytes:
+        try:
+            return await self.spool.read(place)
+        except (PrefixGoneError, OSError) as error:
+            raise UpstreamIncomplete(
+                "the answer is too large to keep, and was read too slowly; call without cache"
+            ) from error
+
+    # Flying.
+
+    async def _fly(self) -> None:
+        try:
+            while (leader := self._next_leader()) is not None:
+                if await self._attempt(leader):
+                    break
+            if self.complete and self.kept and not self.outdated:
+                await self._ground.keep(self)
+        finally:
+            self.closed = True
+
+    def _next_leader(self) -> Seat | None:
+        waiting = [seat for seat in self._seats if not seat.outcome.done()]
+        return next((seat for seat in waiting if seat.until is not None), next(iter(waiting), None))
+
+    async def _attempt(self, leader: Seat) -> bool:
+        """Sends one caller's call; whether its header came."""
+        self.leader = leader
+        self.storing = self.kept = leader.until is not None
+        self.requested_at = self._ground.clock.now()
+        leader.body.hold()
+        try:
+            async with self._ground.upstream.send(
+                leader.call, leader.grant, leader.body
+            ) as response:
+                self._header(response)
+                await self._read(response)
+        except Exception as error:
+            if self.response is None:
+                leader.tell(error)
+                return False
+            if not self.complete:
+                self._break(error)
+        finally:
+            leader.body.release()
+        return True
+
+    def _header(self, response: Response) -> None:
+        leader, ground = self.leader, self._ground
+        honour = leader.grant.service is not None and leader.grant.service.honour_no_store
+        self.refusal = refusal(leader.call.method, response, honour, ground.settings)
+        self.kept = self.storing and self.refusal is None
+        self.response = response
+        self.received_at = ground.clock.now()
+        self.vary = ground.keyer.vary(response.fields)
+        self.variant = leader.select(self.vary) if self.vary else b""
+        for seat in self._seats:
+            seat.tell(None)
+
+    async def _read(self, response: Response) -> None:
+        async for chunk in response.body:
+            if not self._overflowed and self.spool.size + len(chunk) > self._limit:
+                self._overflow()
+            if self._overflowed:
+                await self._pace(chunk)
+            else:
+                await self._take(chunk)
+            if not self._seats and not self.kept:
+                self._break(UpstreamIncomplete("nobody waits for this answer any more"))
+                return
+        self._end(response)
+
+    @property
+    def _limit(self) -> int:
+        return self._ground.settings.entry_limit
+
+    async def _take(self, chunk: bytes) -> None:
+        self.spool.append(chunk)
+        self._tell()
+        if self.spool.heavy:
+            try:
+                await self.spool.spill()
+            except OSError as error:
+                self._ground.complain("hold an answer on disk", error)
+                self._overflow()
+
+    def _overflow(self) -> None:
+        self._overflowed = True
+        self.kept = False
+
+    async def _pace(self, chunk: bytes) -> None:
+        """Takes octets that will not be kept, not far ahead of the fastest reader."""
+        for start in range(0, len(chunk), PIECE):
+            while self._seats and self.spool.size - self._fastest() > SLACK:
+                self._room.clear()
+                await self._room.wait()
+            self.spool.append(chunk[start : start + PIECE])
+            self._tell()
+            if self.spool.heavy:
+                await self._make_room()
+
+    async def _make_room(self) -> None:
+        try:
+            await self.spool.spill()
+        except OSError:  # no disk: what the fastest reader has read is gone for the others
+            self.spool.trim(self._fastest())
+
+    def _fastest(self) -> int:
+        return max((seat.place for seat in self._seats), default=self.spool.size)
+
+    def _end(self, response: Response) -> None:
+        leader = self.leader
+        announced = length(response.fields)
+        expected = has_body(leader.call.method, response.status) and announced is not None
+        if expected and announced != self.spool.size:
+            self._break(UpstreamIncomplete("the answer is not as long as it was announced"))
+            return
+        spoiled = response.spoiled is not None and response.spoiled()
+        self.kept = self.kept and not spoiled and not self.outdated and self._ground.arrived(self)
+        self.complete = True
+        self._tell()
+
+    def _break(self, error: Exception) -> None:
+        self._broken = error
+        self.kept = False
+        for seat in self._seats:
+            seat.tell(error)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news.clear()
+
+    def _land(self, landed: Callable[[Flight], None]) -> None:
+        self._landed = True
+        landed(self)
+        if not self.complete and self._broken is None:
+            self._break(Unavailable("keyrelay is shutting down; try again", retry_after=5))
+        if not self._seats:
+            self.spool.close()
+
+
+class Flights:
+    """All flights, by key; of one key the newest first."""
+
+    def __init__(self) -> None:
+        self._joinable: dict[bytes, list[Flight]] = {}
+        self._all: set[Flight] = set()
+
+    def find(self, key: bytes, seat: Seat) -> Flight | None:
+        """A flight that a caller may join."""
+        return next((f for f in self._joinable.get(key, ()) if f.admits(seat)), None)
+
+    def under_way(self, key: bytes) -> bool:
+        """Whether there is any flight to ask."""
+        return key in self._joinable
+
+    def holds_complete(self, key: bytes, seat: Seat) -> bool:
+        """Whether a whole answer for this caller is being written down."""
+        flight = self.find(key, seat)
+        return flight is not None and flight.complete
+
+    def close_covered(self, purges: Purges) -> None:
+        """Lets nobody join what was purged."""
+        for flight in self._all:
+            grant = flight.leader.grant
+            service = grant.service.name if grant.service else ""
+            if purges.cover(grant.tenant, service, flight.requested_at):
+                flight.closed = True
+
+    def add(self, flight: Flight, *, replaces: bool, alone: bool = False) -> None:
+        """Starts a flight. `replaces`: nobody joins earlier ones; `alone`: nobody joins it."""
+        self._all.add(flight)
+        if replaces:
+            for earlier in self._joinable.pop(flight.key, ()):
+                earlier.closed, earlier.successor = True, flight
+        if not alone:
+            self._joinable.setdefault(flight.key, []).insert(0, flight)
+        flight.start(self._landed)
+
+    def all(self) -> list[Flight]:
+        """Every flight that has not landed."""
+        return list(self._all)
+
+    async def close(self) -> None:
+        """Ends every flight; an answer that is whole is still written down."""
+        flights = self.all()
+        for flight in flights:
+            if not flight.complete:
+                flight.cancel()
+        for flight in flights:
+            await flight.ended()
+
+    def _landed(self, flight: Flight) -> None:
+        self._all.discard(flight)
+        same_key = self._joinable.get(flight.key, [])
+        if flight in same_key:
+            same_key.remove(flight)
+        if not same_key:
+            self._joinable.pop(flight.key, None)

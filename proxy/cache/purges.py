@@ -1,0 +1,51 @@
+"""Which stored answers are over before their time: purged, or replaced by one not written."""
+
+from __future__ import annotations
+
+from proxy.cache.entry import Entry
+from vault import Purge
+
+REMEMBERED = 4096
+"""Unwritten answers that are remembered; beyond it the longest known are forgotten."""
+
+
+class Purges:
+    """The newest purge of each reach; `None` reaches every tenant or service."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str | None, str | None], float] = {}
+
+    def add(self, purge: Purge) -> bool:
+        """Takes a purge; whether it says anything new."""
+        reach = (purge.tenant, purge.service)
+        if purge.at <= self._at.get(reach, float("-inf")):
+            return False
+        self._at[reach] = purge.at
+        return True
+
+    def cover(self, tenant: str, service: str, requested_at: float) -> bool:
+        """Whether an answer that was requested then is over."""
+        reaches = ((None, None), (tenant, None), (None, service), (tenant, service))
+        return any(requested_at <= self._at.get(reach, float("-inf")) for reach in reaches)
+
+
+class Unwritten:
+    """Answers that came but could not be written: what the store holds of their keys is older."""
+
+    def __init__(self) -> None:
+        self._at: dict[bytes, float] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Remembers when the answer was requested."""
+        self.forget(entry)
+        self._at[entry.key] = entry.requested_at
+        if len(self._at) > REMEMBERED:
+            del self._at[next(iter(self._at))]
+
+    def forget(self, entry: Entry) -> None:
+        """A later answer of the key has been written."""
+        self._at.pop(entry.key, None)
+
+    def outdate(self, entry: Entry) -> bool:
+        """Whether a stored answer was to be replaced."""
+        return entry.requested_at <= self._at.get(entry.key, float("-inf"))

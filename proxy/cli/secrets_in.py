@@ -1,0 +1,53 @@
+"""Where a key comes in: a prompt without echo, or standard input. Never an argument."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from proxy.cli.failures import Failed
+from proxy.services.model import Service
+from vault import Credential, Secret
+
+_LONGEST: Final = 65536
+
+EXPOSED: Final = (
+    "a key is never an argument: it stands in the shell's history and in the process list now, "
+    "so consider it exposed, replace it at the provider, and give the new one at the prompt "
+    "or by standard input"
+)
+
+
+def read_credential(service: Service) -> Credential:
+    """The parts of a key: asked one by one on a terminal, else one line each, in their order."""
+    if sys.stdin.isatty():
+        return {
+            part.name: Secret(
+                click.prompt(part.title, hide_input=part.secret, err=True, type=str).encode()
+            )
+            for part in service.parts
+        }
+    return _of_lines(service)
+
+
+def read_line() -> bytes:
+    """One secret line of standard input, such as a token; empty where there is none."""
+    if sys.stdin.isatty():
+        return b""
+    return sys.stdin.buffer.read(_LONGEST).strip()
+
+
+def _of_lines(service: Service) -> Credential:
+    lines = sys.stdin.buffer.read(_LONGEST).rstrip(b"\r\n").split(b"\n")
+    names = [part.name for part in service.parts]
+    if lines == [b""]:
+        raise Failed("nothing came by standard input: pipe the key in, or run this on a terminal")
+    if len(lines) != len(names):
+        raise Failed(
+            f"expected {len(names)} lines by standard input ({', '.join(names)}), got {len(lines)}"
+            if len(names) > 1
+            else f"expected one line by standard input, got {len(lines)}"
+        )
+    return {name: Secret(line.rstrip(b"\r")) for name, line in zip(names, lines, strict=True)}

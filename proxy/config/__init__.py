@@ -1,0 +1,41 @@
+"""The configuration: one YAML file and the environment, parsed once into typed frozen objects."""
+
+from proxy.config.declared import declared_backends, declared_keys
+from proxy.config.imported import (
+    IMPORTED,
+    importing_alone,
+    read_imported_services,
+    services_of,
+    staged_services,
+    write_imported_services,
+)
+from proxy.config.keys import judge_hosts, make_key
+from proxy.config.loading import load_config
+from proxy.config.model import BackendEntry, Cache, Config, KeyEntry, Limits, Server
+from proxy.config.reading import ConfigError, read_document
+from proxy.config.units import parse_seconds
+from proxy.config.values import KeyValues
+
+__all__ = [
+    "IMPORTED",
+    "BackendEntry",
+    "Cache",
+    "Config",
+    "ConfigError",
+    "KeyEntry",
+    "KeyValues",
+    "Limits",
+    "Server",
+    "declared_backends",
+    "declared_keys",
+    "importing_alone",
+    "judge_hosts",
+    "load_config",
+    "make_key",
+    "parse_seconds",
+    "read_document",
+    "read_imported_services",
+    "services_of",
+    "staged_services",
+    "write_imported_services",
+]

@@ -1,0 +1,282 @@
+"""The settings that exist, with their defaults; each one documented in keys.example.yaml.
+
+A validator that needs more than the value (the environment, the known services) finds it in the
+validation context, a `Surroundings`, which `loading.py` makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictInt,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
+
+from proxy.config.units import Octets, Seconds, parse_seconds
+from proxy.destinations import parse_destination, parse_registration
+from proxy.errors import RelayError
+from vault import DEFAULT_TENANT, Credential, Secret
+
+_T = TypeVar("_T")
+LONGEST_GRACE: Final = 86_400
+MAPPING: Final = "<mapping>"
+LIST: Final = "<list>"
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
+_FIELD_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^`|~-]+", re.ASCII)
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What lies around a file: how a key's text becomes a secret, and what is known of services.
+
+    `near`: a path that stands in the file, as seen from the file. All raise ValueError with one
+    sentence that holds no value.
+    """
+
+    key_value: Callable[[str], Secret]
+    judge_key: Callable[[KeyEntry], None]
+    known_service: Callable[[str], str]
+    near: Callable[[Path], Path]
+
+
+def surroundings_of(info: ValidationInfo) -> Surroundings:
+    """What the loader gave; a model can't be made without it."""
+    if not isinstance(info.context, Surroundings):
+        raise TypeError("settings are made by load_config")
+    return info.context
+
+
+def _name(text: object) -> str:
+    if isinstance(text, str) and _NAME.fullmatch(text):
+        return text
+    raise ValueError("expected 1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        raise ValueError("expected exact origins: a * would let every page use what it holds")
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("expected an origin as browsers send it, such as https://app.example.com")
+    if text.startswith(("http://", "https://")):
+        target = _judged(lambda: parse_destination(text + "/"))
+        if text != f"{target.scheme}://{target.authority}":
+            raise ValueError("expected lower case, no path, and no port where it is the default")
+    return text
+
+
+def _public_url(text: str) -> str:
+    target = _judged(lambda: parse_destination(text))
+    if target.query is not None:
+        raise ValueError("expected a URL without a query")
+    return target.url.rstrip("/")
+
+
+def _host(text: str) -> str:
+    if _HOST.fullmatch(text):
+        return text
+    raise ValueError("expected an address or a host name to listen on")
+
+
+def _file(path: Path, info: ValidationInfo) -> Path:
+    found = surroundings_of(info).near(path)
+    if not found.is_file():
+        raise ValueError(f"expected a file, found none at {found}")
+    return found
+
+
+def _backend_url(text: str) -> str:
+    _judged(lambda: parse_registration(text))
+    return text
+
+
+def _judged(parse: Callable[[], _T]) -> _T:
+    try:
+        return parse()
+    except RelayError as error:
+        raise ValueError(error.remark) from None
+
+
+def _grace(value: object) -> float:
+    seconds = parse_seconds(value)
+    if seconds > LONGEST_GRACE:
+        raise ValueError("expected 24h at most: the vault forgets a version before then")
+    return seconds
+
+
+def _field_name(text: str) -> str:
+    if _FIELD_NAME.fullmatch(text):
+        return text
+    raise ValueError("expected the name of a header field in lower case")
+
+
+def _service(text: object, info: ValidationInfo) -> str:
+    return surroundings_of(info).known_service(_name(text))
+
+
+def _secret(text: object, info: ValidationInfo) -> Secret:
+    if not isinstance(text, str):
+        raise ValueError("expected text; a key of digits only needs quotes")
+    return surroundings_of(info).key_value(text)
+
+
+Name = Annotated[str, PlainValidator(_name)]
+ServiceName = Annotated[str, PlainValidator(_service)]
+KeyText = Annotated[Secret, PlainValidator(_secret)]
+Origin = Annotated[str, AfterValidator(_origin)]
+FieldName = Annotated[str, AfterValidator(_field_name)]
+
+
+class Section(BaseModel):
+    """A part of the file: nothing unknown in it, nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+
+class Server(Section):
+    """Where keyrelay listens and how it meets browsers, backends and private authorities."""
+
+    host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
+    port: Annotated[StrictInt, Field(ge=0, le=65535)] = 8000
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    cors_origins: tuple[Origin, ...] = ()
+    accept_handed_out: StrictBool = True
+    handed_out_grace: Annotated[float, BeforeValidator(_grace)] = 3600.0
+    upstream_ca: Annotated[Path, AfterValidator(_file)] | None = None
+    upstream_transport: Literal["wire", "httpx"] = "wire"
+
+
+class Cache(Section):
+    """How long, how large and by what an answer is kept."""
+
+    max_ttl: Seconds = 30 * 86400.0
+    max_entry_bytes: Octets = 32 * 2**20
+    memory_bytes: Octets = 64 * 2**20
+    disk_bytes: Octets = 2**30
+    tenant_bytes: Octets | None = None
+    max_keyed_body_bytes: Octets = 32 * 2**20
+    ignore_fields: tuple[FieldName, ...] = ()
+    json_whitespace: Literal["keep", "ignore"] = "keep"
+
+
+class Limits(Section):
+    """Deadlines of a call to an upstream, in seconds."""
+
+    connect_timeout: Seconds = 10.0
+    first_byte_timeout: Seconds = 300.0
+    idle_timeout: Seconds = 300.0
+
+
+class KeyEntry(Section):
+    """A provider key: `value` for a service with one part, `values` by part for others."""
+
+    service: ServiceName
+    alias: Name = "default"
+    tenant: Name = DEFAULT_TENANT
+    value: KeyText | None = None
+    values: Mapping[str, KeyText] | None = None
+    hosts: tuple[str, ...] = ()
+    default: StrictBool = False
+
+    @model_validator(mode="after")
+    def _whole(self, info: ValidationInfo) -> Self:
+        if (self.value is None) == (self.values is None):
+            raise ValueError("expected either value: or values: (by part)")
+        surroundings_of(info).judge_key(self)
+        return self
+
+    @property
+    def credential(self) -> Credential:
+        """The parts by name."""
+        return self.values if self.values is not None else {"key": self.value or Secret(b"")}
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What names a key: tenant, service, alias."""
+        return self.tenant, self.service, self.alias
+
+
+class BackendEntry(Section):
+    """A place of the admin's own where a service's key may go."""
+
+    service: ServiceName
+    url: Annotated[str, AfterValidator(_backend_url)]
+    tenant: Name = DEFAULT_TENANT
+
+
+def _form_of_keys(value: object) -> str:
+    return MAPPING if isinstance(value, dict) else LIST
+
+
+def _spread(value: object) -> object:
+    """`openai: TEXT` and `openai: {value: TEXT}` as whole entries, still by service."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: {"service": name, **entry}
+        if isinstance(entry, dict)
+        else {"service": name, "value": entry}
+        for name, entry in value.items()
+    }
+
+
+def _apart(keys: _Keys) -> tuple[KeyEntry, ...]:
+    """The entries in order; raises where two claim one name, or the default of one service."""
+    entries = tuple(keys.values()) if isinstance(keys, dict) else keys
+    for what, names in (
+        ("key", [entry.place for entry in entries]),
+        ("default key", [entry.place[:2] for entry in entries if entry.default]),
+    ):
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise ValueError(f"expected one {what} for {'/'.join(name)}, found {times}")
+    return entries
+
+
+def _distinct(backends: tuple[BackendEntry, ...]) -> tuple[BackendEntry, ...]:
+    """Raises where two entries are one place, however each is written."""
+    places = [(one.tenant, one.service, parse_registration(one.url)) for one in backends]
+    for (tenant, service, place), times in Counter(places).items():
+        if times > 1:
+            name = f"{place} for {service} of tenant {tenant}"
+            raise ValueError(f"expected each backend once, found {name} {times} times")
+    return backends
+
+
+_Keys = dict[Any, KeyEntry] | tuple[KeyEntry, ...]
+Keys = Annotated[
+    Annotated[dict[Any, KeyEntry], Tag(MAPPING)] | Annotated[tuple[KeyEntry, ...], Tag(LIST)],
+    Discriminator(_form_of_keys),
+    BeforeValidator(_spread),
+    AfterValidator(_apart),
+]
+
+
+class Config(Section):
+    """The whole file; `services` as the services' own loader reads them."""
+
+    services: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    backends: Annotated[tuple[BackendEntry, ...], AfterValidator(_distinct)] = ()
+    keys: Keys = ()
+    server: Server = Server()
+    cache: Cache = Cache()
+    limits: Limits = Limits()

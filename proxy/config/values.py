@@ -1,0 +1,59 @@
+"""The text of a key to its octets: `${NAME}`, `file:PATH`, or, when importing, the key itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from vault import Secret
+
+KeyValues = Literal["resolve", "leave", "import"]
+"""`resolve`: references only; `leave`: references, not followed; `import`: keys may stand there."""
+
+_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_UNRESOLVED: Final = b"?"
+_MAX_FILE_OCTETS: Final = 65536
+
+
+def resolve_key(text: str, mode: KeyValues, environ: Mapping[str, str], folder: Path) -> Secret:
+    """The key that `text` stands for; raises ValueError with a sentence that never shows it."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None and not text.startswith("file:"):
+        return _plain(text, mode)
+    if mode == "leave":
+        return Secret(_UNRESOLVED)
+    if match is not None:
+        return _from_environment(match[1], environ)
+    return _from_file(folder / Path(text.removeprefix("file:")).expanduser())
+
+
+def _plain(text: str, mode: KeyValues) -> Secret:
+    if mode != "import":
+        raise ValueError(
+            "expected ${NAME} or file:PATH; keyrelay import FILE seals plain keys into the vault"
+        )
+    if "${" in text or not text:
+        raise ValueError("expected a key, or ${NAME} or file:PATH as the whole value")
+    return Secret(text.encode())
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> Secret:
+    value = environ.get(name, "")
+    if not value:
+        raise ValueError(f"expected the environment variable {name} to be set")
+    return Secret(value.encode("utf-8", "surrogateescape"))
+
+
+def _from_file(path: Path) -> Secret:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(_MAX_FILE_OCTETS + 3)  # a line end too; it may be endless
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ValueError(f"expected a file with the key: {path}: {reason}") from None
+    octets = octets.removesuffix(b"\n").removesuffix(b"\r")
+    if not 0 < len(octets) <= _MAX_FILE_OCTETS:
+        raise ValueError(f"expected a file with one key of at most 64 KiB: {path}")
+    return Secret(octets)

@@ -1,0 +1,106 @@
+"""What authorisation works on: who calls (Client), where to (Route), with what leave (Grant)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+
+from proxy.call import Directions
+from proxy.destinations import Target, path_is_plain
+from proxy.reach import Reach
+from proxy.services.model import Service
+from vault import Binding, Holdings, KeyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An authenticated caller and what its tenant holds.
+
+    `services` None: every service of the tenant. `handed_out`: the keys that the caller showed
+    instead of a token. `may_bring_own`: the token left the provider's slot free. `good_until`: Unix
+    seconds at which the credential ends by itself.
+    """
+
+    name: str
+    holdings: Holdings
+    services: frozenset[str] | None = None
+    key_aliases: Mapping[str, str] = field(default_factory=dict)
+    handed_out: tuple[KeyRef, ...] = ()
+    may_bring_own: bool = False
+    good_until: float = inf
+
+    @property
+    def tenant(self) -> str:
+        """Who owns everything that this call may use."""
+        return self.holdings.tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call wants to go; nobody has allowed it yet."""
+
+    asked: Directions
+    target: Target
+
+
+class Place(Enum):
+    """What a destination is to the service."""
+
+    PROVIDER = "provider"
+    ORIGIN = "origin"
+    BACKEND = "backend"
+    DOWNLOAD = "download"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place where one service's key may go (for downloads: the call without a key)."""
+
+    place: Place
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to forward one call to one destination. Only `authorize` makes one.
+
+    `key` None: nothing is injected (a keyless service, a download, a backend without a service, or
+    `own_credential`: the caller's own fields and parameters pass untouched). `target` has lost the
+    parameters in which the service would carry a key. `sites`: everywhere this grant's key may go.
+    """
+
+    tenant: str
+    client: str
+    service: Service | None
+    key: KeyRef | None
+    target: Target
+    place: Place
+    reach: Reach
+    own_credential: bool = False
+    sites: tuple[Site, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """The path prefix that the target lies below, without a slash at its end."""
+        site = site_of(self.sites, self.target)
+        return "" if site is None else site.binding.prefix.rstrip("/")
+
+    def covers(self, target: Target) -> bool:
+        """Whether another destination (a redirect's) lies under the same grant."""
+        return site_of(self.sites, target) is not None
+
+
+def site_of(sites: tuple[Site, ...], target: Target) -> Site | None:
+    """The first site that covers a destination.
+
+    Under a path prefix the path must read the same to every server: none with %2F, `;` or the like.
+    """
+    asked = (target.scheme, target.host, target.port, target.path)
+    for site in sites:
+        if site.binding.covers(*asked) and (
+            site.binding.prefix == "/" or path_is_plain(target.path)
+        ):
+            return site
+    return None

@@ -1,0 +1,106 @@
+"""A caller's request as ASGI gives it: the body at the reader's pace, and when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from proxy.errors import CallerGone
+from proxy.messages import Fields, value
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_PROCESS = secrets.token_hex(10)
+_NUMBERS = itertools.count(secrets.randbits(32))
+
+
+class Connection(Protocol):
+    """What is asked of the caller's end of the connection."""
+
+    def on_gone(self, told: Callable[[], None] | None) -> None:
+        """Whom to tell, once, when the caller hangs up; None: nobody."""
+        ...
+
+
+class InboundBody:
+    """The request's body. The only reader of `receive`, since two would steal from each other."""
+
+    def __init__(self, receive: Receive, fields: Fields) -> None:
+        self._receive = receive
+        self.length = _length(fields)
+        self._read = self.length == 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The octets as they arrive; raises CallerGone. The first read asks for a body that waits
+        for `100 Continue` (RFC 9110 section 10.1.1)."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next octets."""
+        while not self._read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            self._read = not message["more_body"]
+            octets: bytes = message["body"]
+            if octets:
+                return octets
+        raise StopAsyncIteration
+
+
+class HangUp:
+    """Cancels a call whose caller has gone; on the way out that cancellation reads CallerGone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._gone = False
+
+    def __enter__(self) -> HangUp:
+        self._call = asyncio.current_task()
+        self._connection.on_gone(self._cancel)
+        return self
+
+    def stop(self) -> None:
+        """Nothing is left that a hang-up could spare."""
+        self._connection.on_gone(None)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if self._gone and self._call is not None:
+            self._call.uncancel()
+            if isinstance(error, asyncio.CancelledError):
+                raise CallerGone from None
+
+    def _cancel(self) -> None:
+        self._gone = True
+        if self._call is not None:
+            self._call.cancel()
+
+
+def _length(fields: Fields) -> int | None:
+    length = 0
+    for name, content in fields:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            length = int(content)  # the parser has judged it
+    return length
+
+
+def request_id(fields: Fields) -> str:
+    """The caller's id where it is well-formed (and no token: never echoed), else a new one."""
+    given = value(fields, b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given) and b"kr_" not in given:
+        return given.decode()
+    return f"{_PROCESS}{next(_NUMBERS):012x}"

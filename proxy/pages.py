@@ -1,0 +1,76 @@
+"""The few routes beside `/proxy`: what this is, whether it lives, and the catalogue of errors."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from proxy import __version__
+from proxy.catalogue import entry, given
+from proxy.errors import MethodNotAllowed, NotFound, RelayError
+from proxy.inbound import request_id
+from proxy.problems import problem
+
+INDEX = f"""keyrelay {__version__}: any API with one platform token; the provider's keys stay here.
+
+    curl '/proxy?server=<URL>&service=<name>&cache=<unix seconds>&invalidate' \\
+      -H 'Authorization: Bearer <platform token>'
+
+or, as the base URL of an SDK:  /proxy/<service>/<path>
+
+/health/live   whether this process answers
+/errors        every error that it can give, and what to do
+"""
+
+
+async def index(_: Request) -> Response:
+    """What this is, in one page of text."""
+    return PlainTextResponse(INDEX)
+
+
+async def live(_: Request) -> Response:
+    """Alive, asking nobody else."""
+    return JSONResponse({"status": "live"})
+
+
+async def errors(_: Request) -> Response:
+    """The whole catalogue."""
+    return JSONResponse({"errors": [entry(kind) for kind in given()]})
+
+
+async def error(request: Request) -> Response:
+    """One entry: where the `type` of a problem leads."""
+    code = request.path_params["code"]
+    found = next((kind for kind in given() if kind.code == code), None)
+    return JSONResponse(entry(found)) if found else await not_found(request, None)
+
+
+async def not_found(request: Request, _: Exception | None) -> Response:
+    """Everything else."""
+    error = NotFound(
+        "Calls go to /proxy, see / for how; an SDK that sent this dropped the path of its base_url."
+    )
+    return _refused(request, error)
+
+
+async def not_allowed(request: Request, _: Exception | None) -> Response:
+    """Nothing here takes a body."""
+    error = MethodNotAllowed("This page is only read: use GET.", fields=((b"allow", b"GET, HEAD"),))
+    return _refused(request, error)
+
+
+def _refused(request: Request, error: RelayError) -> Response:
+    answer = problem(error, request_id(tuple(request.scope["headers"])), None)
+    fields = {name.decode(): value.decode() for name, value in answer.fields}
+    return Response(answer.body, answer.status, fields)
+
+
+REFUSALS = {404: not_found, 405: not_allowed}
+
+ROUTES = (
+    Route("/", index),
+    Route("/health/live", live),
+    Route("/errors", errors),
+    Route("/errors/{code}", error),
+)

@@ -1,0 +1,231 @@
+"""uvicorn's protocol with the raw request target, our own refusals, and a way to cut an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from proxy.cycle import RelayCycle
+from proxy.errors import BadRequest, HeaderTooLarge, RelayError
+from proxy.messages import Fields, values
+from proxy.problems import problem
+
+MAX_TARGET = 16 * 1024
+MAX_HEADER = 64 * 1024
+MAX_FIELDS = 100
+MAX_PIPELINED = 8
+
+_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+
+
+class RelayProtocol(HttpToolsProtocol):
+    """One connection of a caller.
+
+    The scope's `extensions` get `keyrelay`: the request's RelayCycle.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.refusal: RelayError | None = None
+        self._cycles: list[RelayCycle] = []
+        self._octets = 0
+        self._silent = 0
+        self._in_header = False
+        self._resuming = False
+
+    # What the parser finds.
+
+    def on_message_begin(self) -> None:
+        """A new request starts: nothing is counted yet."""
+        self._silent = 0
+        if self._resuming:
+            return
+        super().on_message_begin()
+        self._octets = 0
+        self._in_header = True
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the target."""
+        self._silent = 0
+        if self._resuming:
+            return
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET:
+            self._refuse(HeaderTooLarge(f"Keep the request target below {MAX_TARGET} octets."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field; the parser itself has no bound for their number or size.
+
+        Trailers come here too: they are counted, and never taken for fields of the header, where
+        one could be a credential that nobody before us has seen (RFC 9110 section 6.5.1).
+        """
+        self._silent = 0
+        if self._resuming:
+            return
+        if self._in_header:
+            name, value = name.lower(), value.strip(b" \t")
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
+        self._octets += len(name) + len(value) + 4
+        if self._octets > MAX_HEADER or len(self.headers) > MAX_FIELDS:
+            self._refuse(_too_large())
+
+    def on_headers_complete(self) -> None:
+        """Starts the request. Its target is ours to judge: httptools' own URL parser refuses some,
+        and rewrites others."""
+        self._silent = 0
+        if self._resuming:
+            return
+        self._in_header = False
+        self._check_framing()
+        path, _, query = self.url.partition(b"?")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = self.parser.get_http_version()
+        self.scope["raw_path"] = path
+        text = path.decode("latin-1")
+        self.scope["path"] = unquote(text, errors="replace") if "%" in text else text
+        self.scope["query_string"] = query
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        self.cycle = cycle = self._new_cycle()
+        self.scope["extensions"] = {"keyrelay": cycle}  # type: ignore[dict-item]
+        self._cycles = [*self._unanswered(), cycle] if waiting else [cycle]
+        if waiting:  # pipelined: answered in turn; a few are read on, to notice a hang-up
+            self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self.flow.pause_reading()
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _new_cycle(self) -> RelayCycle:
+        old = self.scope["http_version"] == "1.0"
+        cycle = RelayCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and not old,  # RFC 9110 section 10.1.1
+            keep_alive=not old and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        cycle.target = self.url
+        cycle.old = old
+        return cycle
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body."""
+        self._silent = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The end of a request; that of an upgrade is too early while its body is to come."""
+        self._silent = 0
+        if not self._body_comes_after_upgrade():
+            super().on_message_complete()
+
+    # What the connection says.
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the caller."""
+        self._unset_keepalive_if_required()
+        self._silent += len(data)
+        try:
+            self._feed(data)
+            if self._silent > MAX_HEADER:  # one endless field, or chunk extension
+                self._refuse(_too_large())
+        except (httptools.HttpParserError, ValueError):
+            self.send_400_response("")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller is gone: for the call that is being answered and for those in the queue."""
+        for cycle in self._unanswered():
+            cycle.lose()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Our own refusal of what is not HTTP: never inside an answer, always the last word."""
+        error = self.refusal or BadRequest("Send a well-formed HTTP/1.1 request.")
+        unanswered = self._unanswered()
+        for cycle in unanswered:
+            cycle.lose()
+        if not any(cycle.response_started for cycle in unanswered):
+            self.transport.write(_whole_response(error))
+        self.transport.close()
+
+    # Upgrades are never made (RFC 9110 section 7.8 lets a server ignore them), but the parser ends
+    # its work at one: without what follows here a body would be read as the next request.
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._body_comes_after_upgrade():
+                self._resume_at_body()
+            elif self.scope["method"] == "CONNECT" or b"websocket" in self._upgrade():
+                return  # what follows is not HTTP, and the call is refused
+            if rest := data[upgrade.args[0] :]:
+                self._feed(rest)
+
+    def _upgrade(self) -> bytes:
+        return b",".join(values(self._fields, b"upgrade")).lower()
+
+    def _body_comes_after_upgrade(self) -> bool:
+        if not self.parser.should_upgrade() or self.scope["method"] == "CONNECT":
+            return False
+        names = {name for name, _ in self.headers}
+        return not names.isdisjoint((b"content-length", b"transfer-encoding"))
+
+    def _resume_at_body(self) -> None:
+        """A new parser that has just read a header with the same framing."""
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%s: %s\r\n" % field for field in self.headers if field[0] in framing]
+        self.parser = httptools.HttpRequestParser(self)
+        self._resuming = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
+        self._resuming = False
+
+    # Refusals.
+
+    def _check_framing(self) -> None:
+        """What the parser lets through and two readers could read differently (RFC 9112)."""
+        version = self.parser.get_http_version()
+        hosts = [content for name, content in self.headers if name == b"host"]
+        codings = [content for name, content in self.headers if name == b"transfer-encoding"]
+        if version not in ("1.0", "1.1"):
+            self._refuse(BadRequest("Send HTTP/1.1."))
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            self._refuse(BadRequest("Send one Host field."))
+        if codings and (version == "1.0" or [one.lower() for one in codings] != [b"chunked"]):
+            self._refuse(BadRequest("Send no Transfer-Encoding but one chunked, in HTTP/1.1."))
+
+    def _refuse(self, error: RelayError) -> None:
+        self.refusal = error
+        raise ValueError(error.code)
+
+    @property
+    def _fields(self) -> Fields:
+        return tuple(self.headers)
+
+    def _unanswered(self) -> list[RelayCycle]:
+        return [cycle for cycle in self._cycles if not cycle.response_complete]
+
+
+def _too_large() -> HeaderTooLarge:
+    text = f"Keep the request header below {MAX_FIELDS} fields and {MAX_HEADER} octets."
+    return HeaderTooLarge(text)
+
+
+def _whole_response(error: RelayError) -> bytes:
+    answer = problem(error, secrets.token_hex(16))
+    lines = [b"HTTP/1.1 %d %s" % (answer.status, _REASONS[answer.status])]
+    lines += [name + b": " + value for name, value in answer.fields]
+    return b"\r\n".join([*lines, b"connection: close", b"", answer.body])

@@ -1,0 +1,1 @@
+"""Upstreams: what sends an authorised call and gives back the response."""
