@@ -1,0 +1,1 @@
+"""The tests mirror the rooms; `support/` holds shared doubles, `scenarios/` run real servers."""

@@ -1,0 +1,113 @@
+"""Platform tokens: issued once, listed without what opens them, revoked for good."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.clock import SystemClock
+from tests.proxy.cli.conftest import CANARY, Terminal
+from tests.support.clock import FakeClock
+from vault import Token, open_vault
+
+
+def verified(relay: Terminal, text: str) -> Token | None:
+    async def verify() -> Token | None:
+        vault = await open_vault(relay.data, {}, SystemClock())
+        try:
+            return await vault.verify_token(text.encode())
+        finally:
+            await vault.close()
+
+    return asyncio.run(verify())
+
+
+def test_a_token_is_one_line_on_standard_output(relay: Terminal) -> None:
+    """`TOKEN=$(keyrelay token issue ann)`; what is said to people goes elsewhere."""
+    said = relay.run("token", "issue", "ann")
+    assert said.out.startswith("kr_")
+    assert said.out.count("\n") == 1
+    assert "only time" in said.err
+    token = verified(relay, said.out.strip())
+    assert token is not None
+    assert (token.name, token.tenant, token.role, token.services) == (
+        "ann",
+        "default",
+        "call",
+        None,
+    )
+
+
+def test_a_token_is_narrowed_when_it_is_issued(relay: Terminal) -> None:
+    """To services (an alias means its service), to one key each, to a role, a tenant and a time."""
+    relay.run("key", "add", "openai", "--alias", "work", "--tenant", "t", stdin=CANARY)
+    words = ("--service", "openai", "--service", "gemini", "--key", "openai=work", "--tenant", "t")
+    said = relay.run(
+        "token", "issue", "bob", *words, "--role", "admin", "--expires", "30d", "--json"
+    ).json
+    assert said["services"] == ["google-gemini", "openai"]
+    assert said["keys"] == ["openai=work"]
+    token = verified(relay, said["token"])
+    assert token is not None
+    assert token.expires_at is not None
+    assert token.expires_at - token.created_at == pytest.approx(30 * 86400, abs=60)
+
+
+def test_a_token_for_a_key_that_is_not_there_names_the_remedy(relay: Terminal) -> None:
+    """A mistyped alias would show only when somebody calls."""
+    err = relay.run("token", "issue", "bob", "--key", "openai=work", code=1).err
+    assert err.endswith("keyrelay key add openai --alias work\n")
+    words = ("token", "issue", "bob", "--key", "openai=work", "--tenant", "lab")
+    assert relay.run(*words, code=1).err.endswith("--alias work --tenant lab\n")
+    assert relay.run("token", "list").rows == []
+
+
+def test_a_list_never_holds_what_opens(relay: Terminal) -> None:
+    """Ids and names only."""
+    text = relay.run("token", "issue", "ann").out.strip()
+    said = relay.run("token", "list", "--json")
+    assert text not in said.out
+    assert text.rpartition("_")[2] not in said.out
+    [row] = said.json
+    assert (row["name"], row["state"], row["services"]) == ("ann", "good", "all")
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_token_is_revoked_by_name_or_id(relay: Terminal, by: str) -> None:
+    """It stays in the list, and opens nothing."""
+    text = relay.run("token", "issue", "ann").out.strip()
+    [row] = relay.run("token", "list", "--json").json
+    relay.run("token", "revoke", row[by])
+    assert relay.run("token", "list").rows[0]["state"] == "revoked"
+    assert verified(relay, text) is None
+    relay.run("token", "revoke", "nobody", code=1)
+
+
+@pytest.mark.parametrize(
+    "when", ["2001-01-01", "tomorrow", "0d", "-5d", "9" * 15 + "d", "2030-13-01"]
+)
+def test_an_expiry_lies_ahead(relay: Terminal, when: str) -> None:
+    """Durations from now, or dates."""
+    err = relay.run("token", "issue", "ann", f"--expires={when}", code=2).err
+    assert "--expires: expected" in err
+
+
+def test_an_expiry_can_be_a_date(relay: Terminal) -> None:
+    """In UTC, unless the text says otherwise."""
+    for name, when, shown in (
+        ("a", "2099-01-31", "2099-01-31T00:00:00Z"),
+        ("b", "2099-01-31T12:00:00+02:00", "2099-01-31T10:00:00Z"),
+    ):
+        said = relay.run("token", "issue", name, "--expires", when, "--json").json
+        assert said["expires"] == shown
+
+
+def test_an_expired_token_is_listed_as_such(relay: Terminal) -> None:
+    """State is what a caller would meet."""
+    relay.clock = clock = FakeClock()
+    relay.run("token", "issue", "ann", "--expires", "30d")
+    clock.advance(30 * 86400 - 1)
+    assert relay.run("token", "list").rows[0]["state"] == "good"
+    clock.advance(1)
+    assert relay.run("token", "list").rows[0]["state"] == "expired"

@@ -1,0 +1,100 @@
+"""The master key's rotation, and the cache's count and purge."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+from proxy.cache.schema import open_for_writing
+from proxy.clock import SystemClock
+from tests.proxy.cli.conftest import CANARY, Terminal
+from vault import Purge, Secret, open_vault
+
+
+def test_a_new_master_key_opens_everything(relay: Terminal) -> None:
+    """The file holds the new one alone; keys and tokens survive."""
+    relay.run("key", "add", "openai", stdin=CANARY)
+    before = (relay.data / "master.key").read_bytes()
+    assert "data keys are wrapped by the current key" in relay.run("master", "rotate").out
+    assert (relay.data / "master.key").read_bytes() != before
+    assert relay.run("key", "list").rows[0]["key"] == "…cdef"
+    said = relay.run("master", "rotate", "--reseal", "--json").json
+    assert said["keys_sealed_anew"] == 1
+
+    async def opened() -> Secret:
+        vault = await open_vault(relay.data, {}, SystemClock())
+        try:
+            return (await vault.open_key((await vault.list_keys())[0].ref))["key"]
+        finally:
+            await vault.close()
+
+    assert asyncio.run(opened()) == Secret(CANARY.encode())
+
+
+def test_an_empty_cache_is_counted_as_such(relay: Terminal) -> None:
+    """Also where its file is gone: a server makes it again."""
+    assert relay.run("cache", "stats", "--json").json == {"answers": 0, "bytes": 0, "by": []}
+    (relay.data / "cache.db").unlink()
+    said = relay.run("cache", "stats")
+    assert said.rows == []
+    assert said.err == "0 answers, 0 bytes\n"
+
+
+def fill(path: Path) -> None:
+    """Three complete entries; what the count does not look at is zero or empty."""
+    connection = open_for_writing(path)
+    columns = [row[1:3] for row in connection.execute("PRAGMA table_info(entries)")]
+    for tenant, service in (("default", "openai"), ("default", "openai"), ("research", "")):
+        known = {"id": None, "state": 1, "tenant": tenant, "service": service, "cost": 100}
+        values = [known.get(name, b"" if kind == "BLOB" else 0) for name, kind in columns]
+        marks = ", ".join("?" * len(values))
+        connection.execute(f"INSERT INTO entries VALUES ({marks})", values)
+    connection.close()
+
+
+def test_answers_are_counted_by_tenant_and_service(relay: Terminal) -> None:
+    """Read beside a running server, without changing anything."""
+    fill(relay.data / "cache.db")
+    assert relay.run("cache", "stats").rows == [
+        {"tenant": "default", "service": "openai", "answers": "2", "bytes": "200"},
+        {"tenant": "research", "service": "-", "answers": "1", "bytes": "100"},
+    ]
+    assert relay.run("cache", "stats", "--json").json["bytes"] == 300
+
+
+def test_a_cache_that_cannot_be_read_is_one_sentence(relay: Terminal) -> None:
+    """Broken, or written by a newer release."""
+    (relay.data / "cache.db").write_bytes(b"no database" * 1000)
+    relay.run("cache", "stats", code=1)
+    (relay.data / "cache.db").unlink()
+    fill(relay.data / "cache.db")
+    with sqlite3.connect(relay.data / "cache.db") as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    relay.run("cache", "stats", code=1)
+
+
+def purges(relay: Terminal) -> set[Purge]:
+    async def read() -> set[Purge]:
+        vault = await open_vault(relay.data, {}, SystemClock())
+        try:
+            return {Purge(0, one.tenant, one.service) for one in await vault.purges()}
+        finally:
+            await vault.close()
+
+    return asyncio.run(read())
+
+
+def test_a_purge_is_left_for_the_server(relay: Terminal) -> None:
+    """Only the server writes to the cache."""
+    before = (relay.data / "cache.db").read_bytes()
+    relay.run("cache", "purge", "--service", "gemini")
+    relay.run("cache", "purge", "--tenant", "research")
+    assert relay.run("cache", "purge", "--all", "--json").json["tenant"] is None
+    assert purges(relay) == {
+        Purge(0, "default", "google-gemini"),
+        Purge(0, "research", None),
+        Purge(0, None, None),
+    }
+    assert (relay.data / "cache.db").read_bytes() == before

@@ -1,0 +1,105 @@
+"""keyrelay as an admin runs it: the command in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "proxy.cli")
+
+
+@dataclass
+class Ended:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A plain environment: no proxy variables, no settings of whoever runs the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, **more}
+
+
+async def keyrelay(data: Path, *arguments: str, stdin: str = "", **environ: str) -> Ended:
+    """Runs one command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "--data",
+        str(data),
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**environ),
+    )
+    out, err = await process.communicate(stdin.encode())
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@dataclass
+class Served:
+    """A server in a process of its own."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    said: list[str] = field(default_factory=list)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Asks it to end; its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+@asynccontextmanager
+async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[Served]:
+    """`keyrelay serve` on a free port, from its first word to its last."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "--data",
+        str(data),
+        "serve",
+        "--port",
+        "0",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(PYTHONUNBUFFERED="1", **environ),
+    )
+    assert process.stdout is not None
+    up = Served("", process)
+    try:
+        while not up.url:
+            line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+            assert line, f"the server ended before it listened: {up.said}"
+            up.said.append(line)
+            if found := re.search(r"listens on (http://\S+)", line):
+                up.url = found[1].rstrip(",")
+        reader = asyncio.create_task(_read_on(process.stdout, up.said))
+        yield up
+        await up.stop()
+        await reader
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _read_on(stream: asyncio.StreamReader, said: list[str]) -> None:
+    while line := await stream.readline():
+        said.append(line.decode())

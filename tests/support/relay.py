@@ -1,0 +1,92 @@
+"""A whole keyrelay over real sockets, in the test's own process and event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxy.app import Relay, Surroundings, assemble
+from proxy.cli.serve import Server
+from proxy.clock import Clock, SystemClock
+from proxy.config import Config, load_config
+from proxy.destinations import parse_registration
+from proxy.network import Resolver
+from proxy.services import Services, load_services
+from vault import Backend, NewKey, NewToken, Secret, Vault, open_vault
+
+
+@dataclass
+class Running:
+    """What a scenario needs to know of a running server."""
+
+    url: str
+    data: Path
+    vault: Vault
+    services: Services
+    relay: Relay
+    token: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def add_key(
+        self, service: str, tenant: str = "default", alias: str = "default", **parts: str
+    ) -> None:
+        credential = {name: Secret(text.encode()) for name, text in parts.items()}
+        await self.vault.put_key(NewKey(tenant, service, alias, credential))
+
+    async def add_backend(self, service: str, url: str, tenant: str = "default") -> None:
+        await self.vault.add_backend(Backend(tenant, service, parse_registration(url)))
+
+    async def issue(self, name: str = "caller", tenant: str = "default", **more: Any) -> str:
+        _, text = await self.vault.issue_token(NewToken(tenant, name, **more))
+        return text
+
+
+def listener() -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def running_relay(
+    data: Path,
+    services: Mapping[str, Any] | None = None,
+    settings: Config | str | None = None,
+    clock: Clock | None = None,
+    resolver: Resolver | None = None,
+) -> AsyncIterator[Running]:
+    """A server on a free port with a token for everything. `settings`: a Config or YAML text."""
+    clock = clock or SystemClock()
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = settings if isinstance(settings, Config) else _config(data, settings)
+    registry = load_services({**config.services, **(services or {})})
+    vault = await open_vault(data, {}, clock, create=True, actor="test")
+    sock = listener()
+    port = sock.getsockname()[1]
+    listening = frozenset({("127.0.0.1", port), ("localhost", port)})
+    around = Surroundings(data, clock, listening, resolver)
+    relay = await assemble(config, registry, vault, around)
+    server = Server(relay, sock)
+    await relay.start()
+    try:
+        async with server.running():
+            up = Running(f"http://127.0.0.1:{port}", data, vault, registry, relay)
+            up.token = await up.issue("everything")
+            yield up
+    finally:
+        await relay.stop()
+        await vault.close()
+        sock.close()
+
+
+def _config(data: Path, text: str | None) -> Config:
+    if text is None:
+        return Config()
+    path = data / "settings.yaml"
+    path.write_text(text)
+    return load_config(path, {})
