@@ -1,0 +1,1 @@
+"""Measures keyrelay beside what else can be put in its place, on one machine and in one go."""
