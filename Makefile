@@ -1,0 +1,70 @@
+# One command runs it, one tests it. Needs Python 3.11+, make and the package index.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test coverage lint types docs lock bench clean
+
+run: .venv/run
+	@exec $(BIN)/keyrelay serve --demo
+
+test: .venv/test
+	@$(BIN)/python -m pytest -q -n 2
+
+# The rooms where secrets and parsers live: every line and branch.
+coverage: .venv/test
+	@$(BIN)/python -m pytest -q -n 2 tests/vault tests/proxy --cov-branch --cov-fail-under=100 \
+	  --cov=vault --cov=proxy/call --cov=proxy/uris.py --cov=proxy/destinations.py \
+	  --cov=proxy/fields.py --cov=proxy/injection.py --cov=proxy/cache \
+	  --cov-report=term-missing:skip-covered
+
+lint: .venv/test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/test
+	@$(BIN)/mypy
+
+docs: .venv/test
+	@$(BIN)/python -m proxy.services.table > docs/services.md
+	@$(BIN)/python -m proxy.catalogue > docs/errors.md
+	@$(BIN)/python -m tests.scenarios.sdk_table > docs/sdks.md
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml --group test -c requirements.lock \
+	  -o tests/requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links bench/requirements.in -o bench/requirements.lock
+
+# Needs wrk and nginx; whatever else isn't installed is left out with a word.
+bench: .venv/run .venv-bench/ready bench/node_modules/ready
+	@$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .venv-bench bench/node_modules build *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'keyrelay needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+.venv/run: .venv/bin/python requirements.lock pyproject.toml
+	@echo 'installing keyrelay into .venv ...'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/test: .venv/run tests/requirements.lock
+	@echo 'installing what the tests need ...'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.lock
+	@touch $@
+
+.venv-bench/ready: bench/requirements.lock
+	@echo 'installing what is measured beside keyrelay into .venv-bench ...'
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $< \
+	  && touch $@ || echo 'LiteLLM, TLS and the picture are left out'
+
+bench/node_modules/ready: bench/package-lock.json
+	@cd bench && npm ci --silent && touch node_modules/ready || echo 'Portkey is left out'

@@ -1,0 +1,61 @@
+// Calls keyrelay from the browser and shows what came back: the answer, or what to do about it.
+"use strict";
+
+const field = (id) => document.getElementById(id);
+const show = (id, text) => { field(id).textContent = text ?? ""; };
+
+/** The call as a URL; URLSearchParams encodes `server`, so that it may have a query of its own. */
+function callUrl() {
+  const query = new URLSearchParams({ server: field("server").value });
+  if (field("service").value) query.set("service", field("service").value);
+  const minutes = Number(field("minutes").value);
+  if (minutes > 0) query.set("cache", Math.floor(Date.now() / 1000) + minutes * 60);
+  if (field("refresh").checked) query.set("invalidate", "true");
+  return `${field("relay").value}/proxy?${query}`;
+}
+
+function callOptions() {
+  const headers = {};
+  if (field("token").value) headers.Authorization = `Bearer ${field("token").value}`;
+  if (!field("body").value) return { headers };
+  headers["Content-Type"] = "application/json";
+  return { method: "POST", headers, body: field("body").value };
+}
+
+/** One sentence about a failed answer; keyrelay's own errors carry Proxy-Status and a `detail`. */
+async function failure(response) {
+  const text = await response.text();
+  if (!response.headers.has("Proxy-Status")) return `The upstream says: ${text}`;
+  const problem = JSON.parse(text);
+  return `${problem.title}. ${problem.detail}`;
+}
+
+async function call() {
+  for (const id of ["error", "status", "answer"]) show(id);
+  let response;
+  try {
+    response = await fetch(callUrl(), callOptions());
+  } catch {
+    show("error", "No answer for this page. Does keyrelay run, and is this origin "
+      + `(${location.origin}) listed in server.cors_origins?`);
+    return;
+  } finally {
+    for (const name of ["cache-status", "age", "x-request-id"]) {
+      show(name, response?.headers.get(name));
+    }
+  }
+  show("status", response.status);
+  if (response.ok) show("answer", await response.text());
+  else show("error", await failure(response));
+}
+
+field("call").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = event.submitter;
+  button.disabled = true;
+  try {
+    await call();
+  } finally {
+    button.disabled = false;
+  }
+});
