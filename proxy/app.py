@@ -13,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from proxy.asgi import ProxyEndpoint, raw_target
+from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
 from proxy.cache.cache import STORES, Cache
@@ -26,6 +26,7 @@ from proxy.gateway import Gateway
 from proxy.network import Dialler, Resolver, SystemResolver, as_literal
 from proxy.pages import REFUSALS, ROUTES
 from proxy.remembered import RememberedGrants
+from proxy.reply import Writer
 from proxy.routing import Router
 from proxy.services import CurrentServices, Services
 from proxy.upstream.forwarder import Forwarder
@@ -157,7 +158,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         remembered=RememberedGrants(clock, lambda: (vault.generation, known.now)),
     )
     origins = frozenset(config.server.cors_origins)
-    endpoint = ProxyEndpoint(gateway, known, clock, origins, pseudonym)
+    writer = Writer(clock, pseudonym)
+    endpoint = ProxyEndpoint(gateway, known, writer, origins, Watching())
     return Relay(endpoint, cache, transport, Changes(vault, cache, known, around))
 
 

@@ -158,6 +158,7 @@ class Authenticator:
         self._refuse_copies(call)
         return Client(
             name=token.name,
+            token_id=token.id,
             holdings=await self._vault.holdings(token.tenant),
             services=token.services,
             key_aliases=token.key_aliases,

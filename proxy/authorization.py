@@ -121,7 +121,17 @@ class Authorizer:
                 "registered there; name a service, or use: keyrelay backend add URL --service NAME"
             )
         reach = _REACH[site.place]
-        return Grant(client.tenant, client.name, None, None, target, site.place, reach, sites=sites)
+        return Grant(
+            tenant=client.tenant,
+            client=client.name,
+            service=None,
+            key=None,
+            target=target,
+            place=site.place,
+            reach=reach,
+            sites=sites,
+            token_id=client.token_id,
+        )
 
     def _for_service(self, client: Client, call: Call, service: Service, target: Target) -> Grant:
         keys = _keys(client, service)
@@ -143,6 +153,7 @@ class Authorizer:
             place=place,
             reach=_REACH[place],
             sites=sites,
+            token_id=client.token_id,
         )
         if service.keyless or place is Place.DOWNLOAD:
             return grant

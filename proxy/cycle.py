@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from proxy.errors import CallerGone
+from proxy.messages import lines, value
 
 _AT_ONCE = struct.pack("ii", 1, 0)
 
@@ -56,52 +59,96 @@ class RelayCycle(RequestResponseCycle):
         else:
             self.transport.close()
 
+    # The request's body.
+
+    def at_hand(self) -> bytes | None:
+        """All of the request's body, where it has come already; it stays to be read."""
+        return None if self.more_body or self.disconnected else bytes(self.body)
+
+    async def read(self) -> tuple[bytes, bool]:
+        """The octets that have come since, and whether more will; raises CallerGone.
+
+        A caller that waits for `100 Continue` gets it (RFC 9110 section 10.1.1).
+        """
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.waiting_for_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.disconnected and self.more_body and not self.body:
+            self.flow.resume_reading()
+            self.message_event.clear()
+            await self.message_event.wait()
+        if self.disconnected:
+            raise CallerGone
+        octets, self.body = bytes(self.body), bytearray()
+        return octets, self.more_body
+
     # The answer.
 
+    async def ready(self) -> None:
+        """Until the caller takes more octets; raises CallerGone."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            raise CallerGone
+
+    def begin(self, status: int, lines: bytes, length: int | None) -> None:
+        """The header: lines of fields, each with its end, and the `length` that one announces.
+
+        It waits for a body that comes in the same turn of the loop.
+        """
+        self._held = self._header(status, lines, length)
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def more(self, octets: bytes) -> None:
+        """A part of the body."""
+        self._continue(octets, True)
+
+    def end(self) -> None:
+        """The end of a whole body."""
+        self._continue(b"", False)
+
+    def whole(self, status: int, lines: bytes, length: int | None, body: bytes) -> None:
+        """A whole answer in one write."""
+        self._held = self._header(status, lines, length)
+        self._continue(body, False)
+
     async def send(self, message: MutableMapping[str, Any]) -> None:  # type: ignore[override]
-        """One ASGI message. A header waits for a body that comes in the same turn of the loop."""
+        """One ASGI message, as `begin`, `more` and `end`."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
         if message["type"] == "http.response.start":
-            self._start(message["status"], message.get("headers", ()))
+            fields = tuple(message.get("headers", ()))
+            if value(fields, b"connection") is not None:
+                self.keep_alive = False
+            length = value(fields, b"content-length")
+            self.begin(message["status"], lines(fields), None if length is None else int(length))
         else:
             self._continue(message.get("body", b""), message.get("more_body", False))
 
-    def _start(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def _header(self, status: int, lines: bytes, length: int | None) -> bytes:
         self.response_started = True
         self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status]]
-        for name, value in fields:
-            lines += (name, b": ", value, b"\r\n")
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
-            elif name == b"connection":
-                self.keep_alive = False
-        lines += self._framing(status)
-        head = b"".join(lines)
-        if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n") or b"\0" in head:
-            raise ValueError("a field with a control character")
-        self._held = head
-        asyncio.get_running_loop().call_soon(self._flush)
+        if length is not None:
+            self.chunked_encoding = False
+            self.expected_content_length = length
+        return STATUS_LINE[status] + lines + self._framing(status)
 
-    def _framing(self, status: int) -> list[bytes]:
+    def _framing(self, status: int) -> bytes:
         """How the body's end is told, and the end of the header (RFC 9112 section 6)."""
-        lines = []
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self.chunked_encoding = False
             self.expected_content_length = 0
         elif self.chunked_encoding is None:
             self.chunked_encoding = not self.old
-            self.keep_alive = self.keep_alive and not self.old
             self.expected_content_length = -1
             if self.chunked_encoding:
-                lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        return [*lines, b"\r\n"]
+                return b"transfer-encoding: chunked\r\n" + end
+            self.keep_alive = False
+            return b"connection: close\r\n\r\n"
+        return end
 
     def _continue(self, body: bytes, more: bool) -> None:
         if self.response_complete:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from proxy.cache.cache import Cache
 from proxy.call import Call
 from proxy.grant import Client, Grant
 from proxy.messages import Response
+from proxy.record import Account
 from proxy.routing import Router
 
 
@@ -42,16 +42,14 @@ class Gateway:
     cache: Cache
     remembered: Remembered
 
-    @asynccontextmanager
-    async def exchange(self, call: Call) -> AsyncIterator[Response]:
-        """The response of the provider, the backend or the cache; raises RelayError."""
-        grant = self.remembered.grant(call) or await self._admit(call)
-        async with self.cache.fetch(call, grant) as response:
-            yield response
+    async def exchange(self, call: Call, account: Account) -> AbstractAsyncContextManager[Response]:
+        """The response of the provider, the backend or the cache; both raise RelayError."""
+        account.grant = grant = self.remembered.grant(call) or await self._admit(call, account)
+        return self.cache.fetch(call, grant)
 
-    async def _admit(self, call: Call) -> Grant:
+    async def _admit(self, call: Call, account: Account) -> Grant:
         basis = self.remembered.basis()
-        client = await self.authenticator.authenticate(call)
+        account.client = client = await self.authenticator.authenticate(call)
         route = self.router.route(call)
         grant = self.authorizer.authorize(client, call, route)
         self.remembered.keep(call, client, grant, basis)

@@ -18,13 +18,15 @@ from vault import Binding, Holdings, KeyRef
 class Client:
     """An authenticated caller and what its tenant holds.
 
-    `services` None: every service of the tenant. `handed_out`: the keys that the caller showed
+    `token_id`: what the token is known by; empty for a handed-out key. `services` None: every
+    service of the tenant. `handed_out`: the keys that the caller showed
     instead of a token. `may_bring_own`: the token left the provider's slot free. `good_until`: Unix
     seconds at which the credential ends by itself.
     """
 
     name: str
     holdings: Holdings
+    token_id: str = ""
     services: frozenset[str] | None = None
     key_aliases: Mapping[str, str] = field(default_factory=dict)
     handed_out: tuple[KeyRef, ...] = ()
@@ -80,6 +82,7 @@ class Grant:
     reach: Reach
     own_credential: bool = False
     sites: tuple[Site, ...] = ()
+    token_id: str = ""
 
     @property
     def prefix(self) -> str:

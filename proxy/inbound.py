@@ -6,14 +6,12 @@ import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from proxy.errors import CallerGone
 from proxy.messages import Fields, value
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _PROCESS = secrets.token_hex(10)
@@ -27,14 +25,40 @@ class Connection(Protocol):
         """Whom to tell, once, when the caller hangs up; None: nobody."""
         ...
 
+    def at_hand(self) -> bytes | None:
+        """All of the body, where it has come already."""
+        ...
+
+    async def read(self) -> tuple[bytes, bool]:
+        """The octets that have come since, and whether more will; raises CallerGone."""
+        ...
+
 
 class InboundBody:
-    """The request's body. The only reader of `receive`, since two would steal from each other."""
+    """The request's body. The only reader of the connection, since two would steal from each other.
 
-    def __init__(self, receive: Receive, fields: Fields) -> None:
-        self._receive = receive
+    `taken`: octets that were given out.
+    """
+
+    def __init__(self, connection: Connection, fields: Fields) -> None:
+        self._connection = connection
         self.length = _length(fields)
+        self.taken = 0
+        self._seen = 0
         self._read = self.length == 0
+
+    def at_hand(self) -> bytes | None:
+        """All of it, where it has come already and nothing of it was read."""
+        if self.length == 0:
+            return b""
+        octets = None if self.taken else self._connection.at_hand()
+        self._seen = len(octets or b"")
+        return octets
+
+    @property
+    def received(self) -> int:
+        """Octets that have been looked at."""
+        return max(self.taken, self._seen)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The octets as they arrive; raises CallerGone. The first read asks for a body that waits
@@ -44,12 +68,10 @@ class InboundBody:
     async def __anext__(self) -> bytes:
         """The next octets."""
         while not self._read:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone
-            self._read = not message["more_body"]
-            octets: bytes = message["body"]
+            octets, more = await self._connection.read()
+            self._read = not more
             if octets:
+                self.taken += len(octets)
                 return octets
         raise StopAsyncIteration
 

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("proxy/**/*.py"), *ROOT.glob("vault/**/*.py")])
 
-(WORDS, GRAMMAR, FACTS, RULES, MACHINES, COMPOSITIONS, SPINE, EDGES, ASSEMBLY, START) = range(10)
+(WORDS, GRAMMAR, FACTS, RULES, RECORDS, MACHINES, COMPOSITIONS, SPINE, EDGES, ASSEMBLY, START) = (
+    range(11)
+)
 
 FLOORS = {
     "proxy": WORDS,
@@ -31,6 +33,7 @@ FLOORS = {
     "proxy.cors": RULES,
     "proxy.problems": RULES,
     "proxy.catalogue": RULES,
+    "proxy.record": RECORDS,
     "proxy.config": MACHINES,
     "proxy.network": MACHINES,
     "proxy.authentication": MACHINES,
@@ -42,6 +45,7 @@ FLOORS = {
     "proxy.upstream.seam": MACHINES,
     "proxy.upstream": COMPOSITIONS,
     "proxy.cache": COMPOSITIONS,
+    "proxy.reply": COMPOSITIONS,
     "proxy.gateway": SPINE,
     "proxy.asgi": EDGES,
     "proxy.pages": EDGES,

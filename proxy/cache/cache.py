@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from proxy.cache.backlog import Backlog
 from proxy.cache.entry import CacheStats, Entry, Found, Miss, Store, StoreError
+from proxy.cache.fetch import Fetch
 from proxy.cache.flight import Flight, Flights, Ground, Seat
 from proxy.cache.key import Keyer, Keying, Select
 from proxy.cache.memory import Memory
@@ -21,7 +21,9 @@ from proxy.cache.policy import (
     Verdict,
     announced_age,
     decide,
+    hit_field,
     kept_fields,
+    passed,
 )
 from proxy.cache.purges import Purges, Unwritten
 from proxy.cache.request import Request
@@ -32,7 +34,7 @@ from proxy.call import Call
 from proxy.clock import Clock
 from proxy.errors import RelayError
 from proxy.grant import Grant
-from proxy.messages import Response
+from proxy.messages import RequestBody, Response
 from proxy.upstream.seam import Upstream
 from vault import Purge, Sealer
 
@@ -48,17 +50,6 @@ FORWARDS = {
     Miss.VARIES: Forward.VARY_MISS,
     Miss.OVER: Forward.STALE,
 }
-
-
-def _marked(response: Response, verdict: Verdict) -> Response:
-    return Response(
-        response.status,
-        (*response.fields, verdict.field()),
-        response.body,
-        response.complete_at_close,
-        response.upstream_seconds,
-        content=response.content,
-    )
 
 
 class Cache:
@@ -145,60 +136,57 @@ class Cache:
 
     # Answering.
 
-    @asynccontextmanager
-    async def fetch(self, call: Call, grant: Grant) -> AsyncIterator[Response]:
-        """The response to an authorised call, with its Cache-Status; raises RelayError."""
+    def fetch(self, call: Call, grant: Grant) -> Fetch:
+        """The response to an authorised call, with its Cache-Status: a context that may raise a
+        RelayError on its way in."""
+        return Fetch(self, call, grant)
+
+    def plan(self, call: Call) -> Plan:
+        """What a call does with the cache; raises the RelayError of a line that can't be read."""
         if isinstance(call.directions, RelayError):
             raise call.directions
-        plan = decide(call.method, call.directions, self._clock.now(), self._settings)
-        verdict = self._passing(call, plan)
-        if verdict is not None:
-            async with self._upstream.send(call, grant, call.body) as response:
-                yield _marked(response, verdict)
-            return
-        keying = self._keyer.begin(call, grant)
-        body = await self._read(call, keying)
-        try:
-            if body.rest is not None:
-                async with self._upstream.send(call, grant, body) as response:
-                    yield _marked(response, self._unread(body.rest))
-                return
-            request = Request(call, grant, plan, keying, body, keying.digest(), plan.forward)
-            found = self._at_hand(request)
-            if found is not None:
-                yield self._hit(request, found.entry, found.octets(), found.content)
-                return
-            async with self._answered(request) as response:
-                yield response
-        finally:
-            body.release()
+        return decide(call.method, call.directions, self._clock.now(), self._settings)
 
-    def _passing(self, call: Call, plan: Plan) -> Verdict | None:
+    def begin(self, call: Call, grant: Grant) -> Keying:
+        """The call's key, without the body."""
+        return self._keyer.begin(call, grant)
+
+    def passing(self, call: Call, plan: Plan) -> Verdict | None:
         """Why the cache has no part in this call; None: it has."""
         if not plan.keyed:
-            return Verdict(plan.forward, detail=plan.detail)
+            return passed(plan.forward, plan.detail)
         if (call.body.length or 0) > self._settings.max_keyed_body_bytes:
-            return Verdict(Forward.BYPASS, detail="body-too-large")
+            return passed(Forward.BYPASS, "body-too-large")
         return None
 
-    async def _read(self, call: Call, keying: Keying) -> ReadBody:
+    def send(
+        self, call: Call, grant: Grant, body: RequestBody
+    ) -> AbstractAsyncContextManager[Response]:
+        """The upstream's response, past the cache."""
+        return self._upstream.send(call, grant, body)
+
+    async def read(self, call: Call, keying: Keying) -> ReadBody:
+        """The body, for its key and to be sent."""
         bounds = self._settings.spool_memory_bytes, self._settings.max_keyed_body_bytes
         return await read_body(call.body, keying.absorb, *bounds)
 
-    def _at_hand(self, request: Request) -> Found | None:
+    def at_hand(self, request: Request) -> Response | None:
         """A hit from memory, where no flight could know better."""
         if not request.plan.lookup or self._flights.under_way(request.key):
             return None
         found = self._recall(request)
-        return found if isinstance(found, Found) else None
+        if isinstance(found, Found):
+            return self._hit(request, found.entry, found.octets(), found.content)
+        return None
 
-    def _unread(self, rest: Rest) -> Verdict:
+    def unread(self, rest: Rest) -> Verdict:
+        """The verdict on a call whose body was too much to be keyed."""
         if rest.failure is not None:
             self._trouble.tell("hold a request on disk", rest.failure)
         return Verdict(Forward.BYPASS, detail=rest.detail)
 
     @asynccontextmanager
-    async def _answered(self, request: Request) -> AsyncIterator[Response]:
+    async def answered(self, request: Request) -> AsyncIterator[Response]:
         """A hit, or a seat in a flight whose answer suits; whom it does not suit looks on."""
         while True:
             seat = request.seat()
@@ -238,10 +226,11 @@ class Cache:
         content: bytes | None = None,
     ) -> Response:
         now = self._clock.now()
-        verdict = Verdict(ttl=int(entry.expires_at - now), detail=request.plan.detail)
-        old = (b"age", str(max(0, int(now - entry.made_at))).encode())
-        fields = (*entry.fields, old, verdict.field())
-        return Response(entry.status, fields, octets, content=content)
+        own = (
+            (b"age", b"%d" % max(0, int(now - entry.made_at))),
+            hit_field(int(entry.expires_at - now), request.plan.detail),
+        )
+        return Response(entry.status, entry.fields, octets, content=content, own=own, verdict="hit")
 
     def _flown(
         self, request: Request, flight: Flight, seat: Seat, octets: AsyncIterator[bytes]
@@ -259,8 +248,9 @@ class Cache:
             ttl=None if until is None else int(until - self._clock.now()),
             detail=request.detail or request.plan.detail or flight.refusal or trouble,
         )
-        fields = (*response.fields, verdict.field())
-        return replace(response, fields=fields, body=octets, spoiled=None, content=None)
+        return response._replace(
+            body=octets, spoiled=None, content=None, own=(verdict.field(),), verdict=verdict.name
+        )
 
     # Looking up.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from proxy.call import Directions
 from proxy.messages import Field, Fields, Response, value, values
@@ -69,8 +70,7 @@ class Forward(StrEnum):
     STALE = "stale"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What one call does with the cache. `until`: the time that its answer is kept to, if it is."""
 
     lookup: bool
@@ -84,6 +84,10 @@ class Plan:
         return self.lookup or self.until is not None
 
 
+_PASSING = Plan(False, None, Forward.BYPASS)
+_REFRESHING = Plan(False, None, Forward.REQUEST)
+
+
 def decide(method: str, directions: Directions, now: float, settings: CacheSettings) -> Plan:
     """The plan for a call, by its `cache` and `invalidate`."""
     asked, invalidate = directions.cache, directions.invalidate
@@ -91,7 +95,7 @@ def decide(method: str, directions: Directions, now: float, settings: CacheSetti
     if asked is not None and asked < EARLIEST_TIME:
         detail = "cache-is-a-point-in-time"
     if asked is None:
-        return Plan(False, None, Forward.REQUEST if invalidate else Forward.BYPASS)
+        return _REFRESHING if invalidate else _PASSING
     if method not in KEPT_METHODS:
         return Plan(False, None, Forward.METHOD, detail)
     until = min(float(asked), now + settings.max_ttl) if asked > now else None
@@ -172,3 +176,30 @@ class Verdict:
         if self.detail is not None:
             parts.append(f"detail={self.detail}")
         return (b"cache-status", "; ".join(parts).encode())
+
+    @property
+    def name(self) -> str:
+        """The verdict in one word, as in CallRecord."""
+        if self.forward is None:
+            return "hit"
+        if self.collapsed:
+            return "collapsed"
+        if self.stored:
+            return "stored"
+        return "miss" if self.forward in _MISSES else "bypass"
+
+
+_MISSES = frozenset({Forward.URI_MISS, Forward.VARY_MISS, Forward.STALE, Forward.REQUEST})
+
+
+@lru_cache(maxsize=64)
+def passed(forward: Forward, detail: str | None) -> Verdict:
+    """The verdict on a call that the cache has no part in."""
+    return Verdict(forward, detail=detail)
+
+
+def hit_field(ttl: int, detail: str | None) -> Field:
+    """The Cache-Status of a hit, as `Verdict` has it; hits are many."""
+    if detail is not None:
+        return Verdict(ttl=ttl, detail=detail).field()
+    return (b"cache-status", b"keyrelay; hit; ttl=%d" % ttl)

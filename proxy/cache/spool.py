@@ -157,21 +157,32 @@ class Rest:
 class ReadBody:
     """A request body that was read to be keyed, and can be sent more than once.
 
-    With a `rest` it can't be keyed, and is sent once. Those who need it count themselves with
-    `hold` and `release`; the last one closes it.
+    It lies in a spool, or is `octets`. With a `rest` it can't be keyed, and is sent once. Those who
+    need it count themselves with `hold` and `release`; the last one closes it.
     """
 
-    def __init__(self, spool: Spool, rest: Rest | None = None) -> None:
+    def __init__(self, spool: Spool | None, rest: Rest | None = None, octets: bytes = b"") -> None:
         self.rest = rest
         self._spool = spool
+        self._octets = octets
         self._holders = 1
 
     @property
     def length(self) -> int | None:
         """Octets; None where the end is not known."""
-        return self._spool.size if self.rest is None else self.rest.length
+        if self.rest is not None:
+            return self.rest.length
+        return len(self._octets) if self._spool is None else self._spool.size
+
+    def at_hand(self) -> bytes | None:
+        """All of it, where it was small enough to come at once."""
+        return self._octets if self._spool is None else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._spool is None:
+            if self._octets:
+                yield self._octets
+            return
         place = 0
         while place < self._spool.size:
             piece = await self._spool.read(place)
@@ -188,7 +199,7 @@ class ReadBody:
     def release(self) -> None:
         """One fewer needs it."""
         self._holders -= 1
-        if self._holders == 0:
+        if self._holders == 0 and self._spool is not None:
             self._spool.close()
 
 
@@ -199,9 +210,11 @@ async def read_body(
 
     One that is larger, or that the disk has no room for, comes back with its rest unread.
     """
+    octets = body.at_hand()
+    if octets is not None and len(octets) <= limit:
+        absorb(octets)
+        return ReadBody(None, octets=octets)
     spool = Spool(memory, max(limit, 1))
-    if body.length == 0:
-        return ReadBody(spool)
     chunks = aiter(body)
     try:
         async for chunk in chunks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.errors import RelayError
 from proxy.messages import Fields, RequestBody
@@ -42,8 +42,7 @@ class Directions:
     invalidate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request as it came in. `directions` holds the refusal where the target can't be read,
     so that authentication may come first. `head`: a hash of method, target and all fields but
     Content-Length; empty: nothing is remembered of this call.

@@ -23,6 +23,10 @@ class NoBody:
 
     length = 0
 
+    def at_hand(self) -> bytes:
+        """Nothing, at once."""
+        return b""
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Nothing."""
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -146,12 +146,8 @@ class Forwarder:
                 scanner.feed(chunk)
                 yield chunk
 
-        return replace(
-            answer,
-            fields=fields,
-            body=scanned(),
-            spoiled=lambda: scanner.found,
-            content=None,
+        return answer._replace(
+            fields=fields, body=scanned(), spoiled=lambda: scanner.found, content=None
         )
 
     def _matcher(self, grant: Grant, credential: Credential) -> EchoMatcher | None:

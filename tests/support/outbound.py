@@ -32,6 +32,9 @@ class Body:
     def length(self) -> int | None:
         return self._length
 
+    def at_hand(self) -> bytes | None:
+        return None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.reads += 1
         if isinstance(self._parts, AsyncIterator):

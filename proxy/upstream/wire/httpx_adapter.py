@@ -109,6 +109,10 @@ class _Upload:
         self._stream = request.stream
         self.length = _length(request)
 
+    def at_hand(self) -> bytes | None:
+        """Nobody knows before it is read."""
+        return None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
             if part:

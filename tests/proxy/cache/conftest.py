@@ -49,6 +49,9 @@ class Body:
         self.read = 0
         self.length = sum(map(len, chunks)) if announced else None
 
+    def at_hand(self) -> bytes | None:
+        return None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self.chunks:
             self.read += len(chunk)
@@ -112,7 +115,7 @@ class Bench:
     async def get(self, call: Call | None = None, grant: Grant | None = None) -> Answer:
         async with self.cache.fetch(call or a_call(), grant or a_grant()) as response:
             body = b"".join([chunk async for chunk in response.body])
-            return Answer(response.status, response.fields, body)
+            return Answer(response.status, (*response.fields, *response.own), body)
 
     def begin(self, call: Call | None = None, grant: Grant | None = None) -> asyncio.Task[Answer]:
         task = asyncio.create_task(self.get(call, grant))
@@ -159,7 +162,7 @@ class Reader:
 
     @property
     def verdict(self) -> str:
-        return (value(self.response.fields[::-1], b"cache-status") or b"").decode()
+        return (value(self.response.own, b"cache-status") or b"").decode()
 
 
 Opened = Callable[..., Awaitable[Bench]]

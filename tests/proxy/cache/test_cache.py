@@ -390,7 +390,7 @@ async def test_a_refused_call_stays_refused(opened: Any) -> None:
     """The spine has judged it already."""
     async with opened(Reply()) as bench:
         with pytest.raises(BadCall):
-            await bench.get(replace(a_call(), directions=BadCall("no")))
+            await bench.get(a_call()._replace(directions=BadCall("no")))
 
 
 async def test_a_grant_without_a_service_is_kept_too(opened: Any) -> None:

@@ -1,0 +1,89 @@
+"""What is known of one call once it is over, for those who count and write down; no secret in it.
+
+Observers get a `CallRecord` each: they must not wait. What they raise is logged and harms nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from proxy.grant import Client, Grant
+from proxy.messages import Fields
+
+
+class Tokens(NamedTuple):
+    """What an answer says that it used, in the provider's tokens; `model` by its own name."""
+
+    model: str
+    input: int
+    output: int
+    cached: int = 0
+
+
+class CallRecord(NamedTuple):
+    """One call. Sizes in octets of bodies, times in seconds, `began` in Unix seconds.
+
+    `token`: the name of the token, or `key:<service>/<alias>`; empty where nobody was recognised,
+    and so is what follows from that. `status` 0: the caller hung up before any answer. `code`: that
+    of our own error, or empty. `verdict`: `hit`, `collapsed` (joined another call's flight),
+    `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
+    `cut`: the transfer was broken after its start, by whomever.
+    """
+
+    id: str
+    began: float
+    tenant: str
+    token: str
+    token_id: str
+    service: str
+    host: str
+    method: str
+    status: int
+    code: str
+    verdict: str
+    cut: bool
+    received: int
+    sent: int
+    seconds: float
+    waited: float
+    upstream_seconds: float | None
+    tokens: Tokens | None
+
+
+Observer = Callable[[CallRecord], None]
+
+
+class Meter(Protocol):
+    """Reads along an answer's body for what it says that it used."""
+
+    def feed(self, octets: bytes) -> None:
+        """The next octets, as they are passed on."""
+        ...
+
+    def end(self) -> Tokens | None:
+        """What was used, once the body is whole."""
+        ...
+
+
+Metering = Callable[[str, Fields], Meter | None]
+"""From a service's name and an answer's fields to what reads along; None: nothing to read."""
+
+
+def unmetered(_service: str, _fields: Fields) -> Meter | None:
+    """Reads nothing."""
+    return None
+
+
+class Account:
+    """What the spine notes of one call on its way, for its record; nothing decides by it.
+
+    `standing`: fields that tell the caller how much of its limits is left, for every answer.
+    """
+
+    __slots__ = ("client", "grant", "standing")
+
+    def __init__(self) -> None:
+        self.client: Client | None = None
+        self.grant: Grant | None = None
+        self.standing: Fields = ()
