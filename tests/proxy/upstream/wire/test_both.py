@@ -14,7 +14,7 @@ from tests.support.outbound import Sender, sender
 from tests.support.wire import wire_sender
 
 Senders = Callable[[], AbstractAsyncContextManager[Sender]]
-DEADLINES = Deadlines(first_byte=0.4, idle=0.4)
+DEADLINES = Deadlines(first_byte=1.5, idle=1.5)
 
 ONE_READING = "what two programs could read differently is refused"
 BOUNDED = "nothing an upstream sends is without a bound"
