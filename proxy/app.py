@@ -201,6 +201,8 @@ def _own_places(config: Config, around: Surroundings) -> frozenset[tuple[str, in
 
 
 def _is_call(target: bytes) -> bool:
+    if target.startswith(b"/proxy?"):
+        return True
     if not target.startswith(b"/"):  # absolute-form (RFC 9112 section 3.2.2)
         target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
     return target.startswith(b"/proxy") and target[6:7] in (b"", b"/", b"?")

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from proxy import cors
@@ -15,7 +14,7 @@ from proxy.clock import Clock
 from proxy.cycle import RelayCycle
 from proxy.errors import CallerGone, InternalError, RelayError, Unavailable, frames, lineage
 from proxy.gateway import Gateway
-from proxy.inbound import HangUp, InboundBody, request_id
+from proxy.inbound import HangUp, InboundBody, look_over
 from proxy.memo import Memo
 from proxy.messages import Fields, Response
 from proxy.record import Account, CallRecord, Metering, Observer, Tokens, unmetered
@@ -69,23 +68,20 @@ class ProxyEndpoint:
         fields: Fields = tuple(scope["headers"])
         wire: RelayCycle = scope["extensions"]["keyrelay"]
         page = cors.response_fields(fields, self._origins) if self._origins else ()
-        reply = Reply(wire, self._writer, page, request_id(fields))
-        if cors.is_preflight(scope["method"], fields):
+        method = scope["method"]
+        seen = look_over(method, wire.target, fields)
+        reply = Reply(wire, self._writer, page, seen.id)
+        if cors.is_preflight(method, fields):
             reply.whole(204, cors.preflight_fields(fields, self._origins), b"")
             return
-        body = InboundBody(wire, fields)
-        call = self._call(scope["method"], wire.target, fields, body, reply.id)
+        body = InboundBody(wire, seen.length)
+        directions = self._directions(wire.target)
+        call = Call(method, directions, fields, body, seen.id, seen.hash)
         self.in_flight += 1
         try:
             await self._answer(call, reply, _Notes(body))
         finally:
             self.in_flight -= 1
-
-    def _call(
-        self, method: str, target: bytes, fields: Fields, body: InboundBody, call_id: str
-    ) -> Call:
-        head = _hashed(method.encode(), target, fields)
-        return Call(method, self._directions(target), fields, body, call_id, head)
 
     def _directions(self, target: bytes) -> Directions | RelayError:
         known = self._read.get(target)
@@ -190,15 +186,6 @@ class _Notes:
         self.body = body
         self.response: Response | None = None
         self.tokens: Tokens | None = None
-
-
-def _hashed(method: bytes, target: bytes, fields: Fields) -> bytes:
-    """What tells one header from another; no field or target holds a NUL."""
-    parts = [method, target]
-    for field in fields:
-        if field[0] != b"content-length":
-            parts += field
-    return blake2b(b"\0".join(parts), digest_size=32).digest()
 
 
 def raw_target(scope: Scope) -> bytes:

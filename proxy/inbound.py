@@ -7,8 +7,9 @@ import itertools
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
+from hashlib import blake2b
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.errors import CallerGone
 from proxy.messages import Fields, value
@@ -40,9 +41,9 @@ class InboundBody:
     `taken`: octets that were given out.
     """
 
-    def __init__(self, connection: Connection, fields: Fields) -> None:
+    def __init__(self, connection: Connection, length: int | None) -> None:
         self._connection = connection
-        self.length = _length(fields)
+        self.length = length
         self.taken = 0
         self._seen = 0
         self._read = self.length == 0
@@ -110,19 +111,40 @@ class HangUp:
             self._call.cancel()
 
 
-def _length(fields: Fields) -> int | None:
-    length = 0
-    for name, content in fields:
-        if name == b"transfer-encoding":
-            return None
+class Seen(NamedTuple):
+    """What one pass over a header finds. `hash` tells it from every other one, but for its
+    Content-Length; `length` as in RequestBody; `id`: the request's."""
+
+    hash: bytes
+    length: int | None
+    id: str
+
+
+def look_over(method: str, target: bytes, fields: Fields) -> Seen:
+    """One pass over the header; no field or target holds a NUL."""
+    parts = [method.encode(), target]
+    length: int | None = 0
+    given = None
+    for field in fields:
+        name = field[0]
         if name == b"content-length":
-            length = int(content)  # the parser has judged it
-    return length
+            length = int(field[1])  # the parser has judged it
+            continue
+        if name == b"transfer-encoding":
+            length = None
+        elif name == b"x-request-id" and given is None:
+            given = field[1]
+        parts += field
+    digest = blake2b(b"\0".join(parts), digest_size=32).digest()
+    return Seen(digest, length, _well_formed(given))
 
 
 def request_id(fields: Fields) -> str:
     """The caller's id where it is well-formed (and no token: never echoed), else a new one."""
-    given = value(fields, b"x-request-id")
+    return _well_formed(value(fields, b"x-request-id"))
+
+
+def _well_formed(given: bytes | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given) and b"kr_" not in given:
         return given.decode()
     return f"{_PROCESS}{next(_NUMBERS):012x}"

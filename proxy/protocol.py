@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from proxy.alarm import NEVER, Alarm
 from proxy.cycle import RelayCycle
 from proxy.errors import BadRequest, HeaderTooLarge, RelayError
 from proxy.messages import Fields, values
@@ -32,6 +33,7 @@ class RelayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.refusal: RelayError | None = None
+        self._idle = Alarm(self.loop, self.timeout_keep_alive_handler)
         self._cycles: list[RelayCycle] = []
         self._octets = 0
         self._silent = 0
@@ -149,7 +151,22 @@ class RelayProtocol(HttpToolsProtocol):
         """The caller is gone: for the call that is being answered and for those in the queue."""
         for cycle in self._unanswered():
             cycle.lose()
+        self._idle.stop()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """The next call in the queue, or a while of waiting for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle.set(self.loop.time() + self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle.set(NEVER)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Our own refusal of what is not HTTP: never inside an answer, always the last word."""
@@ -198,11 +215,14 @@ class RelayProtocol(HttpToolsProtocol):
     def _check_framing(self) -> None:
         """What the parser lets through and two readers could read differently (RFC 9112)."""
         version = self.parser.get_http_version()
-        hosts = [content for name, content in self.headers if name == b"host"]
-        codings = [content for name, content in self.headers if name == b"transfer-encoding"]
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        codings = (
+            values(self._fields, b"transfer-encoding") if b"transfer-encoding" in names else ()
+        )
         if version not in ("1.0", "1.1"):
             self._refuse(BadRequest("Send HTTP/1.1."))
-        if len(hosts) > 1 or (not hosts and version == "1.1"):
+        if hosts > 1 or (not hosts and version == "1.1"):
             self._refuse(BadRequest("Send one Host field."))
         if codings and (version == "1.0" or [one.lower() for one in codings] != [b"chunked"]):
             self._refuse(BadRequest("Send no Transfer-Encoding but one chunked, in HTTP/1.1."))

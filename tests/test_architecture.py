@@ -23,6 +23,7 @@ FLOORS = {
     "proxy.reach": WORDS,
     "proxy.uris": WORDS,
     "proxy.memo": WORDS,
+    "proxy.alarm": WORDS,
     "proxy.leaks": WORDS,
     "proxy.call": GRAMMAR,
     "proxy.destinations": GRAMMAR,

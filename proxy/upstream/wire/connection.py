@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Protocol, cast
 
 from proxy.errors import UpstreamTimeout, UpstreamTlsError, UpstreamUnreachable
-from proxy.upstream.wire.alarm import NEVER, Alarm
+from proxy.alarm import NEVER, Alarm
 from proxy.upstream.wire.answer import Answer, Head
 from proxy.upstream.wire.sentences import (
     NOT_ANSWERED,

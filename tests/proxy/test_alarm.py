@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.upstream.wire.alarm import NEVER, Alarm
+from proxy.alarm import NEVER, Alarm
 
 
 class Loop:
