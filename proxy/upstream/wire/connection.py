@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, cast
 
-from proxy.errors import UpstreamTimeout, UpstreamTlsError, UpstreamUnreachable
 from proxy.alarm import NEVER, Alarm
+from proxy.errors import UpstreamTimeout, UpstreamTlsError, UpstreamUnreachable
 from proxy.upstream.wire.answer import Answer, Head
 from proxy.upstream.wire.sentences import (
     NOT_ANSWERED,
