@@ -30,6 +30,7 @@ from vault.records import (
     Recognised,
     Rotation,
     Token,
+    TokenChange,
 )
 from vault.secret import Credential, Secret
 from vault.tokens import describe as describe_token
@@ -66,6 +67,7 @@ __all__ = [
     "Secret",
     "StoreUnavailable",
     "Token",
+    "TokenChange",
     "Unopenable",
     "Vault",
     "VaultError",

@@ -25,8 +25,15 @@ class Change:
         await self.connection.execute(insert(AUDIT).values(**entry, tenant=tenant, subject=subject))
 
 
-async def latest(connection: AsyncConnection, limit: int) -> list[AuditEntry]:
-    """The newest entries, newest first."""
-    columns = (AUDIT.c.at, AUDIT.c.actor, AUDIT.c.action, AUDIT.c.tenant, AUDIT.c.subject)
-    found = await connection.execute(select(*columns).order_by(AUDIT.c.id.desc()).limit(limit))
+async def latest(
+    connection: AsyncConnection, limit: int, tenant: str | None = None, before: int | None = None
+) -> list[AuditEntry]:
+    """The newest entries, newest first: of one tenant or of all, numbered below `before`."""
+    a = AUDIT.c
+    query = select(a.at, a.actor, a.action, a.tenant, a.subject, a.id)
+    if tenant is not None:
+        query = query.where(a.tenant == tenant)
+    if before is not None:
+        query = query.where(a.id < before)
+    found = await connection.execute(query.order_by(a.id.desc()).limit(limit))
     return [AuditEntry(*row) for row in found]

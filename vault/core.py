@@ -24,17 +24,60 @@ class Clock(Protocol):
         ...
 
 
-class Core:
-    """One open vault, without its verbs."""
+class Moment:
+    """What everybody who works on one open vault sees, whoever they are."""
 
-    def __init__(self, store: Store, data_keys: DataKeys, clock: Clock, actor: str) -> None:
+    __slots__ = ("declared", "generation", "seen")
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.seen = Lookups()
+        self.declared = Declarations()
+
+
+class Core:
+    """One open vault, without its verbs, as one actor works on it."""
+
+    def __init__(
+        self,
+        store: Store,
+        data_keys: DataKeys,
+        clock: Clock,
+        actor: str,
+        moment: Moment | None = None,
+    ) -> None:
         self.store = store
         self.data_keys = data_keys
         self.clock = clock
         self.actor = actor
-        self.generation = 0
-        self.seen = Lookups()
-        self.declared = Declarations()
+        self._moment = moment or Moment()
+
+    def acting_as(self, actor: str) -> Core:
+        """The same vault, for changes that somebody else makes."""
+        return Core(self.store, self.data_keys, self.clock, actor, self._moment)
+
+    @property
+    def generation(self) -> int:
+        """How often the vault was changed, as far as this process knows."""
+        return self._moment.generation
+
+    @generation.setter
+    def generation(self, generation: int) -> None:
+        self._moment.generation = generation
+
+    @property
+    def seen(self) -> Lookups:
+        """What was looked up since the last change."""
+        return self._moment.seen
+
+    @property
+    def declared(self) -> Declarations:
+        """What the configuration file owns."""
+        return self._moment.declared
+
+    @declared.setter
+    def declared(self, declared: Declarations) -> None:
+        self._moment.declared = declared
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A snapshot to read from; raises StoreUnavailable."""
@@ -54,7 +97,7 @@ class Core:
 
     def forget(self) -> None:
         """Drops every look-up; those under way will not be remembered."""
-        self.seen = Lookups()
+        self._moment.seen = Lookups()
 
     async def refresh(self) -> bool:
         """Drops the look-ups if another process has changed the vault; True if so."""

@@ -1,4 +1,4 @@
-"""Issued tokens: issue, list, revoke, and verify one that a caller presents."""
+"""Issued tokens: issue, list, change, revoke, and verify one that a caller presents."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from vault import tokens
 from vault.audit import Change
 from vault.core import Core
 from vault.errors import AlreadyExists, Invalid, NotThere, Unopenable
-from vault.names import check_names, check_role, check_token_name, tenant_option
-from vault.records import NewToken, Token
+from vault.names import (
+    check_limits,
+    check_names,
+    check_role,
+    check_token_name,
+    tenant_option,
+)
+from vault.records import NewToken, Token, TokenChange
 from vault.tables import TOKENS
 
 _T: Final = TOKENS.c
@@ -54,23 +60,20 @@ class Issued:
         async with self._core.reading() as connection:
             return [_stored(row) for row in await connection.execute(query)]
 
+    async def change(self, tenant: str, name_or_id: str, wanted: TokenChange) -> Token:
+        """Gives a token other limits; raises NotThere, Invalid."""
+        limits = (*wanted.get("limits", ()), *wanted.get("upstream_limits", ()))
+        check_limits(limits, wanted.get("budget"))
+        async with self._core.changing() as change:
+            token_id = await _live(change, tenant, name_or_id, "changed")
+            values = {name: _column(value) for name, value in wanted.items()}
+            return await _update(change, token_id, "token set", values)
+
     async def revoke(self, tenant: str, name_or_id: str) -> Token:
         """Ends a token, found by its id or else by its name; raises NotThere."""
-        called = or_(_T.id == name_or_id, _T.name == name_or_id)
-        query = select(TOKENS).where(_T.tenant == tenant, called, _T.revoked_at.is_(None))
         async with self._core.changing() as change:
-            found = (await change.connection.execute(query)).all()
-            if not found:
-                raise NotThere(
-                    f"tenant {tenant} has no token {name_or_id!r} that could be revoked; "
-                    f"see what there is with: keyrelay token list{tenant_option(tenant)}"
-                )
-            row = next((row for row in found if row.id == name_or_id), found[0])
-            mine = update(TOKENS).where(_T.id == row.id)
-            await change.connection.execute(mine.values(revoked_at=change.at))
-            await change.record("token revoke", tenant, _subject(_stored(row)))
-            again = await change.connection.execute(select(TOKENS).where(_T.id == row.id))
-            return _stored(again.one())
+            token_id = await _live(change, tenant, name_or_id, "revoked")
+            return await _update(change, token_id, "token revoke", {"revoked_at": change.at})
 
     async def verify(self, text: bytes) -> Token | None:
         """The token that this text is, or None: malformed, unknown, wrong, expired or revoked."""
@@ -78,14 +81,22 @@ class Issued:
         if isinstance(parsed, tokens.Malformed):
             tokens.matches(sha256(text).digest(), _NOBODY)
             return None
-        seen = self._core.seen.tokens
-        held = seen.get(parsed.id)
-        if held is None:
-            held = await self._look_up(parsed.id)
-            seen.put(parsed.id, held)
-        token, digest = held
+        token, digest = await self._held(parsed.id)
         good = tokens.matches(parsed.digest, digest)
         return token if good and token is not None and self._valid(token) else None
+
+    async def good(self, token_id: str) -> Token | None:
+        """The token of this id, or None: unknown, expired or revoked."""
+        token, _ = await self._held(token_id)
+        return token if token is not None and self._valid(token) else None
+
+    async def _held(self, token_id: str) -> tuple[Token | None, bytes]:
+        seen = self._core.seen.tokens
+        held = seen.get(token_id)
+        if held is None:
+            held = await self._look_up(token_id)
+            seen.put(token_id, held)
+        return held
 
     async def _look_up(self, token_id: str) -> tuple[Token | None, bytes]:
         async with self._core.reading() as connection:
@@ -105,6 +116,7 @@ class Issued:
         _check_services(new.key_aliases)
         for alias in new.key_aliases.values():
             check_names(alias=alias)
+        check_limits((*new.limits, *new.upstream_limits), new.budget)
         if new.services is not None and not new.services:
             raise Invalid("a token for no service is of no use; name one, or leave all open")
         if new.expires_at is not None and new.expires_at <= self._core.clock.now():
@@ -121,6 +133,32 @@ async def remove_all(change: Change, tenant: str) -> None:
     await change.connection.execute(delete(TOKENS).where(_T.tenant == tenant))
 
 
+async def _live(change: Change, tenant: str, name_or_id: str, to_be: str) -> str:
+    """The id of a token that is not revoked, by its id or else by its name; raises NotThere."""
+    called = or_(_T.id == name_or_id, _T.name == name_or_id)
+    query = select(_T.id).where(_T.tenant == tenant, called, _T.revoked_at.is_(None))
+    found = list(await change.connection.scalars(query))
+    if not found:
+        raise NotThere(
+            f"tenant {tenant} has no token {name_or_id!r} that could be {to_be}; "
+            f"see what there is with: keyrelay token list{tenant_option(tenant)}"
+        )
+    return name_or_id if name_or_id in found else str(found[0])
+
+
+async def _update(change: Change, token_id: str, action: str, values: dict[str, object]) -> Token:
+    mine = update(TOKENS).where(_T.id == token_id)
+    await change.connection.execute(mine.values(**values))
+    again = await change.connection.execute(select(TOKENS).where(_T.id == token_id))
+    token = _stored(again.one())
+    await change.record(action, token.tenant, _subject(token))
+    return token
+
+
+def _column(value: object) -> object:
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
 async def _insert(change: Change, token: Token, digest: bytes) -> None:
     services = None if token.services is None else json.dumps(sorted(token.services))
     values = {
@@ -133,25 +171,32 @@ async def _insert(change: Change, token: Token, digest: bytes) -> None:
         "digest": digest,
         "created_at": token.created_at,
         "expires_at": token.expires_at,
+        "limits": _column(token.limits),
+        "upstream_limits": _column(token.upstream_limits),
+        "budget": token.budget,
     }
     await change.connection.execute(insert(TOKENS).values(**values))
 
 
 def _token(token_id: str, new: NewToken, at: float) -> Token:
-    scope = (new.services, dict(new.key_aliases), new.expires_at)
-    return Token(token_id, new.name, new.tenant, new.role, at, *scope)
+    scope = (new.services, dict(new.key_aliases), new.expires_at, None)
+    limits = (new.limits, new.upstream_limits, new.budget)
+    return Token(token_id, new.name, new.tenant, new.role, at, *scope, *limits)
 
 
 def _stored(row: Row[Any]) -> Token:
     try:
         services = None if row.services is None else frozenset(json.loads(row.services))
         key_aliases = dict(json.loads(row.key_aliases))
+        limits = tuple(json.loads(row.limits or "[]"))
+        upstream_limits = tuple(json.loads(row.upstream_limits or "[]"))
     except (ValueError, TypeError) as error:
         raise Unopenable(
             f"token {row.id} of tenant {row.tenant} is damaged; restore the database from a backup"
         ) from error
     scope = (services, key_aliases, row.expires_at, row.revoked_at)
-    return Token(row.id, row.name, row.tenant, row.role, row.created_at, *scope)
+    counted = (limits, upstream_limits, row.budget)
+    return Token(row.id, row.name, row.tenant, row.role, row.created_at, *scope, *counted)
 
 
 def _subject(token: Token) -> str:

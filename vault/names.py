@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from vault.bindings import Binding
@@ -10,6 +11,9 @@ from vault.errors import Invalid
 from vault.records import DEFAULT_TENANT, ROLES
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+_LIMIT: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
+_MOST_LIMITS: Final = 64
+_BEYOND_ANY_BUDGET: Final = 10**15 + 1
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 
 
@@ -41,6 +45,18 @@ def check_role(role: str) -> None:
     """One of ROLES; raises Invalid."""
     if role not in ROLES:
         raise Invalid(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
+
+
+def check_limits(limits: Iterable[str], budget: int | None) -> None:
+    """Only the rough form: what a limit means is for whoever counts; raises Invalid."""
+    texts = tuple(limits)
+    if len(texts) > _MOST_LIMITS or not all(map(_LIMIT.fullmatch, texts)):
+        raise Invalid(
+            f"limits are at most {_MOST_LIMITS} texts such as 60/minute, each of up to 128 "
+            "printable characters without a space"
+        )
+    if budget is not None and not 0 <= budget < _BEYOND_ANY_BUDGET:
+        raise Invalid("a budget is a number of calls, from 0 to 10**15; or none")
 
 
 def check_binding(binding: Binding) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from vault.bindings import Binding
 from vault.secret import Credential
@@ -54,7 +54,11 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A platform token, without its secret. `services` None: every service of its tenant."""
+    """A platform token, without its secret. `services` None: every service of its tenant.
+
+    `limits` of all its calls and `upstream_limits` of those that go to an upstream: as text that
+    whoever counts has made canonical; empty: none of its own. `budget`: upstream calls a month.
+    """
 
     id: str
     name: str
@@ -65,11 +69,14 @@ class Token:
     key_aliases: Mapping[str, str] = field(default_factory=dict)
     expires_at: float | None = None
     revoked_at: float | None = None
+    limits: tuple[str, ...] = ()
+    upstream_limits: tuple[str, ...] = ()
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token to issue."""
+    """A token to issue; see Token for what its members mean."""
 
     tenant: str
     name: str
@@ -77,6 +84,17 @@ class NewToken:
     services: frozenset[str] | None = None
     key_aliases: Mapping[str, str] = field(default_factory=dict)
     expires_at: float | None = None
+    limits: tuple[str, ...] = ()
+    upstream_limits: tuple[str, ...] = ()
+    budget: int | None = None
+
+
+class TokenChange(TypedDict, total=False):
+    """What is to be different about a token; what is not named stays."""
+
+    limits: tuple[str, ...]
+    upstream_limits: tuple[str, ...]
+    budget: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +129,17 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One change: who did what to which thing, and when. Never a value."""
+    """One change: who did what to which thing, and when. Never a value.
+
+    `number` counts up from one change to the next.
+    """
 
     at: float
     actor: str
     action: str
     tenant: str
     subject: str
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,9 @@ TOKENS: Final = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+    Column("limits", Text),
+    Column("upstream_limits", Text),
+    Column("budget", Integer),
     Index("ix_tokens_name", "tenant", "name"),
 )
 

@@ -26,6 +26,7 @@ from vault.records import (
     Recognised,
     Rotation,
     Token,
+    TokenChange,
 )
 from vault.rotation import Rotating
 from vault.sealing import KeyedHasher, KeyedSealer
@@ -97,6 +98,10 @@ class Vault:
         """How often the vault was changed, as far as this process knows."""
         return self._core.generation
 
+    def acting_as(self, actor: str) -> Vault:
+        """The same open vault; what is changed through it is the actor's in the audit log."""
+        return Vault(self._core.acting_as(actor))
+
     # keys -------------------------------------------------------------------------------------
 
     async def put_key(self, new: NewKey) -> KeyRecord:
@@ -145,6 +150,10 @@ class Vault:
         """Every token, the revoked too, oldest first."""
         return await self._tokens.list(tenant)
 
+    async def change_token(self, tenant: str, name_or_id: str, change: TokenChange) -> Token:
+        """Gives a token other limits; what is not named stays. Raises NotThere."""
+        return await self._tokens.change(tenant, name_or_id, change)
+
     async def revoke_token(self, tenant: str, name_or_id: str) -> Token:
         """Ends a token for good. Raises NotThere."""
         return await self._tokens.revoke(tenant, name_or_id)
@@ -152,6 +161,10 @@ class Vault:
     async def verify_token(self, text: bytes) -> Token | None:
         """The token that a caller presents; None for every reason, with the same work."""
         return await self._tokens.verify(text)
+
+    async def good_token(self, token_id: str) -> Token | None:
+        """The token of an id that was verified before, as it is now; None once it is over."""
+        return await self._tokens.good(token_id)
 
     # backends, tenants ------------------------------------------------------------------------
 
@@ -224,10 +237,12 @@ class Vault:
         """What hashes for one purpose; its data key is made on first use, durably."""
         return KeyedHasher(await self._core.data_key(purpose))
 
-    async def audit(self, limit: int = 100) -> Sequence[AuditEntry]:
-        """The newest changes, newest first."""
+    async def audit(
+        self, limit: int = 100, *, tenant: str | None = None, before: int | None = None
+    ) -> Sequence[AuditEntry]:
+        """The newest changes, newest first: of one tenant or of all, numbered below `before`."""
         async with self._core.reading() as connection:
-            return await audit.latest(connection, limit)
+            return await audit.latest(connection, limit, tenant, before)
 
     async def close(self) -> None:
         """Closes the database."""
