@@ -135,7 +135,9 @@ class ProxyEndpoint:
             else:
                 reply.start(response, account.standing)
                 async for chunk in response.body:
-                    await reply.chunk(chunk)
+                    if reply.stalled:
+                        await reply.room()
+                    reply.chunk(chunk)
                     if meter is not None:
                         meter.feed(chunk)
                 hang_up.stop()

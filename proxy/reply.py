@@ -106,11 +106,15 @@ class Reply:
         self._writer = writer
         self._page = page_fields
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the caller is not reading, or gone."""
+        return self.wire.flow.write_paused or self.wire.disconnected
+
     async def room(self) -> None:
-        """Until the caller has read enough of earlier answers; raises CallerGone."""
-        wire = self.wire
-        if wire.flow.write_paused or wire.disconnected:
-            await wire.ready()
+        """Until the caller has read enough of what was sent; raises CallerGone."""
+        if self.stalled:
+            await self.wire.ready()
 
     def give(self, response: Response, content: bytes, standing: Fields) -> None:
         """A whole response in one go."""
@@ -123,9 +127,8 @@ class Reply:
         header, head = self._head(response, standing)
         self.wire.begin(self.status, head, header.length)
 
-    async def chunk(self, octets: bytes) -> None:
-        """A part of the body, at the caller's pace; raises CallerGone."""
-        await self.room()
+    def chunk(self, octets: bytes) -> None:
+        """A part of the body; while the caller is `stalled`, `room` comes first."""
         self.sent += len(octets)
         self.wire.more(octets)
 
