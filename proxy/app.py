@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from proxy.admin import door
+from proxy.admin.acts import Acts
+from proxy.admin.door import Administration
+from proxy.admin.origin import OwnOrigin
+from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
@@ -66,6 +72,7 @@ class Changes:
         self._cache = cache
         self._known = known
         self._newer_services = around.newer_services
+        self._taken = -1
 
     async def follow(self) -> None:
         """Looks again and again, until cancelled; what can't be read now is tried again."""
@@ -78,7 +85,8 @@ class Changes:
 
     async def look(self) -> None:
         """Takes up what has changed since the last time."""
-        if await self._vault.refresh():
+        await self._vault.refresh()
+        if self._vault.generation != self._taken:  # by another process, or by an admin in this one
             await self.take_purges()
         services = self._newer_services()
         if services is not None:
@@ -86,6 +94,7 @@ class Changes:
 
     async def take_purges(self) -> None:
         """Ends the kept answers that were purged, also while no server ran."""
+        self._taken = self._vault.generation
         await self._cache.apply_purges(await self._vault.purges())
 
 
@@ -93,11 +102,15 @@ class Relay:
     """Everything that runs, as one ASGI application; `start` before the first call, then `stop`."""
 
     def __init__(
-        self, endpoint: ASGIApp, cache: Cache, transport: Transport, changes: Changes
+        self,
+        endpoint: ASGIApp,
+        pages: ASGIApp,
+        cache: Cache,
+        transport: Transport,
+        changes: Changes,
     ) -> None:
         self._endpoint = endpoint
-        self._pages = Starlette(routes=list(ROUTES), exception_handlers=REFUSALS)
-        self._pages.router.redirect_slashes = False  # it would lead to whatever Host says
+        self._pages = pages
         self._cache = cache
         self._transport = transport
         self._changes = changes
@@ -160,7 +173,21 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     origins = frozenset(config.server.cors_origins)
     writer = Writer(clock, pseudonym)
     endpoint = ProxyEndpoint(gateway, known, writer, origins, Watching())
-    return Relay(endpoint, cache, transport, Changes(vault, cache, known, around))
+    admin = Administration(
+        acts=Acts(vault, known, cache, clock),
+        sessions=Sessions(vault, clock),
+        origin=OwnOrigin(config.server.public_url),
+    )
+    routes: list[BaseRoute] = [*ROUTES]
+    routes += door.routes(admin)
+    return Relay(endpoint, _pages(routes), cache, transport, Changes(vault, cache, known, around))
+
+
+def _pages(routes: Iterable[BaseRoute]) -> Starlette:
+    """What is served beside `/proxy`."""
+    pages = Starlette(routes=list(routes), exception_handlers=REFUSALS)
+    pages.router.redirect_slashes = False  # it would lead to whatever Host says
+    return pages
 
 
 async def _cache(config: Config, upstream: Forwarder, vault: Vault, around: Surroundings) -> Cache:

@@ -76,6 +76,22 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "the method is CONNECT or TRACE",
         "use another; these two are never forwarded",
     ),
+    errors.Conflict: Advice(
+        "an admin adds what is there already, or changes what the configuration file declares",
+        "take another name, change what is there, or change it in the file; `detail` says which",
+    ),
+    errors.UnsupportedContent: Advice(
+        "a change is asked of the admin API with a body that is not JSON",
+        "send `Content-Type: application/json`",
+    ),
+    errors.Unacceptable: Advice(
+        "a name, a key or another value in a request to the admin API is not what is expected",
+        "`detail` names the member and says what is expected; `/openapi.json` describes them all",
+    ),
+    errors.BodyTooLarge: Advice(
+        "the request's body is above `limits.max_request_bytes`",
+        "send less, or ask the admin for more",
+    ),
     errors.HeaderTooLarge: Advice(
         "the request target is above 16 KiB, or the header above 64 KiB or 100 fields",
         "send less in the URL and the header, more in the body",
@@ -113,14 +129,23 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "the destination redirects to a place that this call may not go to",
         "`location` has the place: fetch it yourself without a key, or have it registered",
     ),
+    errors.AnswerTooLarge: Advice(
+        "the answer is above `limits.max_response_bytes`; one that does not say its length is cut "
+        "there instead, without this error",
+        "ask for less, or ask the admin for more",
+    ),
     errors.Unavailable: Advice(
-        "too many calls are under way, the vault does not answer, a key does not open, or "
-        "keyrelay is stopping",
+        "the vault does not answer, a key does not open, or keyrelay is stopping",
         "try again after `Retry-After`; if it stays, the log says why",
+    ),
+    errors.Overloaded: Advice(
+        "as many calls are under way as `limits.concurrency` lets through, and this one's turn did "
+        "not come within `limits.queue_timeout`, or `limits.queue_length` calls wait already",
+        "try again after `Retry-After`; see docs/queueing.md",
     ),
     errors.UpstreamTimeout: Advice(
         "the destination took no more of the request, or answered too late",
-        "try again; `limits.first_byte_timeout` sets how long is waited",
+        "try again; `limits.first_byte_timeout` and `limits.total_timeout` set how long is waited",
     ),
     errors.UpstreamNameTimeout: Advice(
         "the name servers did not answer in time",
@@ -129,6 +154,10 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
     errors.UpstreamConnectTimeout: Advice(
         "no connection came about in time",
         "try again; `limits.connect_timeout` sets how long is waited",
+    ),
+    errors.CallTimeout: Advice(
+        "the call did not end within the seconds of its own `X-Relay-Timeout`",
+        "allow more, or try again",
     ),
     errors.LoopDetected: Advice(
         "the call has come through this install three times already",

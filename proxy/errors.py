@@ -153,6 +153,46 @@ class MethodNotAllowed(RelayError):
     proxy_status = "http_request_denied"
 
 
+class Conflict(RelayError):
+    """What is there already, or is owned by the configuration file, stands in the way."""
+
+    status = 409
+    code = "conflict"
+    title = "Something that is there stands in the way"
+    kind = "invalid_request_error"
+    proxy_status = "http_request_error"
+
+
+class UnsupportedContent(RelayError):
+    """The body is of a kind that is not read here."""
+
+    status = 415
+    code = "unsupported_content"
+    title = "A body of this type is not read here"
+    kind = "invalid_request_error"
+    proxy_status = "http_request_error"
+
+
+class Unacceptable(RelayError):
+    """The request can be read; what it asks for can't be done."""
+
+    status = 422
+    code = "unacceptable"
+    title = "What was sent is not acceptable"
+    kind = "invalid_request_error"
+    proxy_status = "http_request_error"
+
+
+class BodyTooLarge(RelayError):
+    """The request's body is above the limit."""
+
+    status = 413
+    code = "body_too_large"
+    title = "The request's body is too large"
+    kind = "invalid_request_error"
+    proxy_status = "http_request_error"
+
+
 class HeaderTooLarge(RelayError):
     """The request's target or header is above the limit."""
 
@@ -225,6 +265,15 @@ class RedirectRefused(UpstreamError):
     retry_helps = False
 
 
+class AnswerTooLarge(UpstreamError):
+    """The destination's answer is above the limit."""
+
+    code = "answer_too_large"
+    title = "The destination's answer is too large"
+    proxy_status = "http_response_body_size"
+    retry_helps = False
+
+
 class Unavailable(RelayError):
     """keyrelay can't take the call now."""
 
@@ -233,6 +282,14 @@ class Unavailable(RelayError):
     title = "keyrelay can't take this call now"
     proxy_status = "proxy_internal_response"
     retry_helps = True
+
+
+class Overloaded(Unavailable):
+    """As many calls are under way as may be, and this one has waited long enough."""
+
+    code = "overloaded"
+    title = "Too many calls are under way"
+    proxy_status = "connection_limit_reached"
 
 
 class UpstreamTimeout(RelayError):
@@ -261,6 +318,16 @@ class UpstreamConnectTimeout(UpstreamTimeout):
     proxy_status = "connection_timeout"
 
 
+class CallTimeout(RelayError):
+    """The caller's own deadline has passed."""
+
+    status = 504
+    code = "call_timeout"
+    title = "The call took longer than its caller allows"
+    proxy_status = "http_response_timeout"
+    retry_helps = True
+
+
 class LoopDetected(RelayError):
     """The request has come through this install too often."""
 
@@ -283,6 +350,10 @@ CATALOGUE: tuple[type[RelayError], ...] = (
     NotFound,
     UnknownService,
     MethodNotAllowed,
+    Conflict,
+    UnsupportedContent,
+    Unacceptable,
+    BodyTooLarge,
     HeaderTooLarge,
     InternalError,
     WebSocketUnsupported,
@@ -292,10 +363,13 @@ CATALOGUE: tuple[type[RelayError], ...] = (
     UpstreamTlsError,
     UpstreamIncomplete,
     RedirectRefused,
+    AnswerTooLarge,
     Unavailable,
+    Overloaded,
     UpstreamTimeout,
     UpstreamNameTimeout,
     UpstreamConnectTimeout,
+    CallTimeout,
     LoopDetected,
 )
 
@@ -310,6 +384,11 @@ def lineage(error: BaseException | None) -> str:
 
 
 def frames(error: BaseException) -> str:
-    """Where an unexpected error came from: files, lines and functions, without any value."""
-    found = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{one.filename}:{one.lineno} {one.name}" for one in reversed(found))
+    """Where an error and its causes came from: files, lines and functions, without any value."""
+    places: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(places) < 8:
+        found = traceback.extract_tb(cause.__traceback__)
+        places.append(" < ".join(f"{one.filename}:{one.lineno} {one.name}" for one in found[::-1]))
+        cause = cause.__cause__ or cause.__context__
+    return " from ".join(places)

@@ -50,6 +50,7 @@ FLOORS = {
     "proxy.gateway": SPINE,
     "proxy.asgi": EDGES,
     "proxy.pages": EDGES,
+    "proxy.admin": EDGES,
     "proxy.protocol": EDGES,
     "proxy.demo": EDGES,
     "proxy.cli": EDGES,

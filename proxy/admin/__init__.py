@@ -1,0 +1,1 @@
+"""Administration over HTTP: what an admin's token may do, by the API and by the page for people."""

@@ -1,0 +1,152 @@
+"""Sign-in for people: a token once, then a cookie that ends soon, with its token, or at will.
+
+Sessions live in memory, so that a restart ends them too. Of a cookie only the hash is kept.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+from proxy.admin.acts import CHANGING, check_role
+from proxy.authentication import UNKNOWN_CALLER
+from proxy.clock import Clock
+from proxy.errors import Forbidden, Unauthorized, Unavailable
+from proxy.messages import Field, Fields, values
+from vault import Token, VaultError, describe_token
+
+_log = logging.getLogger("keyrelay.admin")
+
+COOKIE: Final = "__Host-keyrelay"
+IDLE_SECONDS: Final = 30 * 60
+LONGEST_SECONDS: Final = 8 * 3600
+MOST: Final = 1024
+MOST_OF_ONE: Final = 16
+"""Sessions that there are at once, in all and of one token: beyond it the oldest end."""
+
+_ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Strict"
+_STALE_FORM: Final = "The page is out of date: load it again, then repeat the change."
+
+
+class Tokens(Protocol):
+    """What is asked of the vault."""
+
+    async def verify_token(self, text: bytes) -> Token | None:
+        """The token, or None for every reason."""
+        ...
+
+    async def good_token(self, token_id: str) -> Token | None:
+        """The token of an id as it is now; None once it is over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Somebody who is signed in. `csrf` stands in every form that changes something."""
+
+    who: Token
+    csrf: str = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A session as it is kept; times are monotonic seconds."""
+
+    token_id: str
+    began: float
+    used: float
+
+
+class Sessions:
+    """Who is signed in."""
+
+    def __init__(self, tokens: Tokens, clock: Clock) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._open: OrderedDict[bytes, _Open] = OrderedDict()
+
+    async def sign_in(self, text: bytes) -> Field:
+        """The Set-Cookie field of a new session; raises Unauthorized, Forbidden, Unavailable."""
+        try:
+            token = await self._tokens.verify_token(text)
+        except VaultError as error:
+            raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
+        if token is None:
+            _log.info("sign-in refused: %s", describe_token(text))
+            raise Unauthorized(UNKNOWN_CALLER)
+        check_role(token, CHANGING)
+        cookie = secrets.token_urlsafe(32)
+        self._keep(cookie, token.id)
+        line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
+        return b"set-cookie", line.encode()
+
+    async def find(self, fields: Fields) -> Session | None:
+        """Whose request this is, by its cookie; None: nobody is signed in. Raises Unavailable.
+
+        The token is looked up each time: what ended it ends its sessions.
+        """
+        cookie = _cookie(fields)
+        session = self._open.get(_hashed(cookie)) if cookie else None
+        if cookie is None or session is None or self._over(session):
+            return None
+        try:
+            token = await self._tokens.good_token(session.token_id)
+        except VaultError as error:
+            raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
+        if token is None or token.role not in CHANGING or token.services is not None:
+            self._open.pop(_hashed(cookie), None)
+            return None
+        session.used = self._clock.monotonic()
+        return Session(token, _csrf(cookie))
+
+    def sign_out(self, fields: Fields) -> Field:
+        """Ends the session; the Set-Cookie field that lets the browser forget it."""
+        cookie = _cookie(fields)
+        if cookie:
+            self._open.pop(_hashed(cookie), None)
+        return b"set-cookie", f"{COOKIE}=; {_ATTRIBUTES}; Max-Age=0".encode()
+
+    def _keep(self, cookie: str, token_id: str) -> None:
+        now = self._clock.monotonic()
+        for name in [name for name, one in self._open.items() if self._over(one)]:
+            del self._open[name]
+        mine = [name for name, one in self._open.items() if one.token_id == token_id]
+        if len(mine) >= MOST_OF_ONE:
+            del self._open[mine[0]]
+        if len(self._open) >= MOST:
+            self._open.popitem(last=False)
+        self._open[_hashed(cookie)] = _Open(token_id, now, now)
+
+    def _over(self, session: _Open) -> bool:
+        now = self._clock.monotonic()
+        return now >= min(session.used + IDLE_SECONDS, session.began + LONGEST_SECONDS)
+
+
+def check_csrf(session: Session, given: str) -> None:
+    """Whether a form or the field X-CSRF-Token is of this session's own page; raises Forbidden."""
+    if not hmac.compare_digest(session.csrf.encode(), given.encode()):
+        raise Forbidden(_STALE_FORM)
+
+
+def _cookie(fields: Fields) -> str | None:
+    """What stands behind our name; whatever else stands in the field (RFC 6265 section 4.2.1)."""
+    for text in values(fields, b"cookie"):
+        for pair in text.decode("latin-1").split(";"):
+            name, _, content = pair.strip().partition("=")
+            if name == COOKIE and content:
+                return content
+    return None
+
+
+def _hashed(cookie: str) -> bytes:
+    return sha256(cookie.encode()).digest()
+
+
+def _csrf(cookie: str) -> str:
+    """Bound to the session, and of no use to find its cookie."""
+    return hmac.digest(cookie.encode(), b"keyrelay csrf", "sha256").hex()
