@@ -62,6 +62,8 @@ class Issued:
 
     async def change(self, tenant: str, name_or_id: str, wanted: TokenChange) -> Token:
         """Gives a token other limits; raises NotThere, Invalid."""
+        if not wanted:
+            raise Invalid("say what is to be different about the token")
         limits = (*wanted.get("limits", ()), *wanted.get("upstream_limits", ()))
         check_limits(limits, wanted.get("budget"))
         async with self._core.changing() as change:

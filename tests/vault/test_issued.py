@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,19 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
 from tests.vault.words import rows, touch_generation
-from vault import AlreadyExists, Invalid, NewToken, NotThere, Token, Unopenable, Vault
+from vault import AlreadyExists, Invalid, NewToken, NotThere, Token, TokenChange, Unopenable, Vault
 from vault.tokens import _checksum, mint
 
 SCOPED = NewToken(
-    "default", "ada", "read", frozenset({"openai", "cohere"}), {"openai": "team-b"}, 1_900_000_000.0
+    "default",
+    "ada",
+    "read",
+    frozenset({"openai", "cohere"}),
+    {"openai": "team-b"},
+    1_900_000_000.0,
+    ("60/minute", "openai=1000/day"),
+    ("10/minute",),
+    5000,
 )
 
 
@@ -31,6 +40,10 @@ async def test_a_token_verifies_as_it_was_issued(
         SCOPED.services,
         SCOPED.key_aliases,
         SCOPED.expires_at,
+        None,
+        SCOPED.limits,
+        SCOPED.upstream_limits,
+        SCOPED.budget,
     )
     for one in (vault, await opener()):
         assert await one.verify_token(text.encode()) == token
@@ -152,6 +165,11 @@ async def test_names_are_taken_until_they_are_revoked(vault: Vault) -> None:
         NewToken("default", "ada", key_aliases={"Open AI": "a"}),
         NewToken("default", "ada", key_aliases={"openai": "A"}),
         NewToken("default", "ada", expires_at=1_800_000_000.0),
+        NewToken("default", "ada", limits=("60 per minute",)),
+        NewToken("default", "ada", upstream_limits=("",)),
+        NewToken("default", "ada", limits=("1/day",) * 65),
+        NewToken("default", "ada", budget=-1),
+        NewToken("default", "ada", budget=10**15 + 1),
     ],
 )
 async def test_what_makes_no_sense_is_refused(vault: Vault, new: NewToken) -> None:
@@ -160,7 +178,50 @@ async def test_what_makes_no_sense_is_refused(vault: Vault, new: NewToken) -> No
         await vault.issue_token(new)
 
 
-@pytest.mark.parametrize("column", ["services", "key_aliases"])
+async def test_a_token_gets_other_limits(vault: Vault, clock: FakeClock) -> None:
+    """At once; what is not named stays, and all of it can be taken away again."""
+    token, text = await vault.issue_token(SCOPED)
+    assert await vault.verify_token(text.encode()) == token
+    generation = vault.generation
+    changed = await vault.change_token("default", "ada", {"limits": ("5/second",)})
+    assert changed == replace(token, limits=("5/second",))
+    assert vault.generation > generation
+    assert await vault.verify_token(text.encode()) == changed
+    again = await vault.change_token(
+        "default", token.id, {"limits": (), "upstream_limits": (), "budget": None}
+    )
+    assert again == replace(token, limits=(), upstream_limits=(), budget=None)
+    assert await vault.list_tokens() == [again]
+    assert [entry.action for entry in await vault.audit(2)] == ["token set", "token set"]
+    assert (await vault.audit(1))[0].subject == f"ada ({token.id})"
+
+
+async def test_only_a_live_token_can_be_changed(vault: Vault) -> None:
+    """And only to what makes sense; a refusal changes nothing."""
+    token, _ = await vault.issue_token(SCOPED)
+    with pytest.raises(NotThere, match=r"no token 'ada' that could be changed; .* --tenant other$"):
+        await vault.change_token("other", "ada", {"budget": 1})
+    nonsense: list[TokenChange] = [{}, {"limits": ("a b",)}, {"budget": -1}]
+    for change in nonsense:
+        with pytest.raises(Invalid):
+            await vault.change_token("default", "ada", change)
+    assert await vault.list_tokens() == [token]
+    await vault.revoke_token("default", "ada")
+    with pytest.raises(NotThere):
+        await vault.change_token("default", "ada", {"budget": 1})
+
+
+async def test_another_process_changes_limits(vault: Vault, opener: Opener) -> None:
+    """Known with the next refresh."""
+    _, text = await vault.issue_token(SCOPED)
+    other = await opener()
+    assert await other.verify_token(text.encode()) is not None
+    changed = await vault.change_token("default", "ada", {"budget": 7})
+    assert await other.refresh()
+    assert await other.verify_token(text.encode()) == changed
+
+
+@pytest.mark.parametrize("column", ["services", "key_aliases", "limits", "upstream_limits"])
 async def test_a_damaged_token_fails_closed(vault: Vault, data: Path, column: str) -> None:
     """Naming the row."""
     token, text = await vault.issue_token(SCOPED)

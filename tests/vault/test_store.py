@@ -18,9 +18,10 @@ from sqlalchemy import create_engine, text
 
 from tests.support.clock import FakeClock
 from tests.vault.words import new_key, rows
-from vault import SchemaTooNew, StoreUnavailable, Vault, open_vault, schema
+from vault import SchemaTooNew, StoreUnavailable, Token, Vault, open_vault, schema
 from vault import store as store_room
 from vault.tables import METADATA
+from vault.tokens import mint
 
 
 async def test_the_pragmas_are_set(vault: Vault) -> None:
@@ -64,6 +65,25 @@ print("alembic" in sys.modules)
 """
     run = [sys.executable, "-c", program]
     assert subprocess.run(run, check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+async def test_an_older_database_is_brought_here(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens open what they opened, have no limits, and can be given some."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schema, "HEAD", "0001")
+        await (await open_vault(tmp_path / "data", {}, clock, create=True)).close()
+    minted = mint()
+    columns = "id, tenant, name, role, key_aliases, digest, created_at"
+    values = (minted.id, "default", "ada", "call", "{}", minted.digest, 1.0)
+    rows(tmp_path / "data", f"INSERT INTO tokens ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
+    vault = await open_vault(tmp_path / "data", {}, clock)
+    token = await vault.verify_token(minted.text.encode())
+    assert token == Token(minted.id, "ada", "default", "call", 1.0)
+    changed = await vault.change_token("default", "ada", {"limits": ("60/minute",)})
+    assert (changed.limits, changed.upstream_limits, changed.budget) == (("60/minute",), (), None)
+    await vault.close()
 
 
 async def test_a_newer_schema_is_refused(data: Path, clock: FakeClock) -> None:
