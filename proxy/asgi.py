@@ -17,7 +17,7 @@ from proxy.gateway import Gateway
 from proxy.inbound import HangUp, InboundBody, look_over
 from proxy.memo import Memo
 from proxy.messages import Fields, Response
-from proxy.record import Account, CallRecord, Metering, Observer, Tokens, unmetered
+from proxy.record import Account, CallRecord, Meter, Metering, Observer, unmetered
 from proxy.reply import Reply, Writer
 from proxy.services import CurrentServices
 
@@ -103,14 +103,14 @@ class ProxyEndpoint:
                 await self._relay(call, reply, notes, hang_up)
         except CallerGone:
             reply.cut = bool(reply.status)
-            _log.debug("%s: the caller hung up", reply.id)
+            _log.debug("the caller hung up", extra={"id": reply.id})
         except asyncio.CancelledError:  # only the end of the server cancels what is still wanted
             stopping = Unavailable("keyrelay is stopping; try again.", retry_after=1)
             await reply.fail(stopping, notes.account.standing)
         except RelayError as error:
             await reply.fail(error, notes.account.standing)
         except Exception as error:
-            _log.error("%s: unexpected %s at %s", reply.id, lineage(error), frames(error))
+            _tell_unexpected(reply.id, error)
             text = f"keyrelay failed; the admin finds the cause under the id {reply.id}."
             failure = InternalError(text)
             failure.__cause__ = error
@@ -124,9 +124,7 @@ class ProxyEndpoint:
         async with await self._gateway.exchange(call, account) as response:
             notes.response = response
             await reply.room()
-            grant = account.grant
-            service = grant.service.name if grant is not None and grant.service is not None else ""
-            meter = self._watching.metering(service, response.fields)
+            meter = notes.meter = self._watching.metering(response.status, response.fields)
             if response.content is not None:
                 hang_up.stop()
                 reply.give(response, response.content, account.standing)
@@ -142,8 +140,6 @@ class ProxyEndpoint:
                         meter.feed(chunk)
                 hang_up.stop()
                 reply.end()
-            if meter is not None:
-                notes.tokens = meter.end()
 
     def _tell(self, call: Call, reply: Reply, notes: _Notes) -> None:
         record = self._record(call, reply, notes)
@@ -151,7 +147,7 @@ class ProxyEndpoint:
             try:
                 observer(record)
             except Exception as error:  # whoever watches harms no call
-                _log.error("%s: unexpected %s at %s", reply.id, lineage(error), frames(error))
+                _tell_unexpected(reply.id, error)
 
     def _record(self, call: Call, reply: Reply, notes: _Notes) -> CallRecord:
         grant, client, response = notes.account.grant, notes.account.client, notes.response
@@ -174,20 +170,26 @@ class ProxyEndpoint:
             seconds=seconds,
             waited=response.waited if response else 0.0,
             upstream_seconds=response.upstream_seconds if response else None,
-            tokens=notes.tokens,
+            meter=notes.meter,
+            key=grant.key.alias if grant and grant.key else "",
         )
 
 
 class _Notes:
     """What is known of a call so far, for its record."""
 
-    __slots__ = ("account", "body", "response", "tokens")
+    __slots__ = ("account", "body", "meter", "response")
 
     def __init__(self, body: InboundBody) -> None:
         self.account = Account()
         self.body = body
         self.response: Response | None = None
-        self.tokens: Tokens | None = None
+        self.meter: Meter | None = None
+
+
+def _tell_unexpected(call_id: str, error: Exception) -> None:
+    """For the log: what it was and where it came from, without any value."""
+    _log.error("unexpected %s", lineage(error), extra={"id": call_id, "at": frames(error)})
 
 
 def raw_target(scope: Scope) -> bytes:

@@ -13,12 +13,27 @@ from proxy.messages import Fields
 
 
 class Tokens(NamedTuple):
-    """What an answer says that it used, in the provider's tokens; `model` by its own name."""
+    """What an answer says that it used, in the provider's tokens; `model` by its own name.
+
+    `cached`: those of `input` that the provider had at hand and charges less for.
+    """
 
     model: str
     input: int
     output: int
     cached: int = 0
+
+
+class Meter(Protocol):
+    """Keeps what little of an answer's body tells how much was used."""
+
+    def feed(self, octets: bytes) -> None:
+        """The next octets, as they are passed on."""
+        ...
+
+    def tokens(self) -> Tokens | None:
+        """What was used, in all; takes its time when first asked: not for the event loop."""
+        ...
 
 
 class CallRecord(NamedTuple):
@@ -28,7 +43,8 @@ class CallRecord(NamedTuple):
     and so is what follows from that. `status` 0: the caller hung up before any answer. `code`: that
     of our own error, or empty. `verdict`: `hit`, `collapsed` (joined another call's flight),
     `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
-    `cut`: the transfer was broken after its start, by whomever.
+    `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
+    that the call carries; empty: none.
     """
 
     id: str
@@ -48,29 +64,18 @@ class CallRecord(NamedTuple):
     seconds: float
     waited: float
     upstream_seconds: float | None
-    tokens: Tokens | None
+    meter: Meter | None
+    key: str = ""
 
 
 Observer = Callable[[CallRecord], None]
 
 
-class Meter(Protocol):
-    """Reads along an answer's body for what it says that it used."""
-
-    def feed(self, octets: bytes) -> None:
-        """The next octets, as they are passed on."""
-        ...
-
-    def end(self) -> Tokens | None:
-        """What was used, once the body is whole."""
-        ...
+Metering = Callable[[int, Fields], Meter | None]
+"""From an answer's status and fields to what reads along; None: nothing to read."""
 
 
-Metering = Callable[[str, Fields], Meter | None]
-"""From a service's name and an answer's fields to what reads along; None: nothing to read."""
-
-
-def unmetered(_service: str, _fields: Fields) -> Meter | None:
+def unmetered(_status: int, _fields: Fields) -> Meter | None:
     """Reads nothing."""
     return None
 
