@@ -172,6 +172,7 @@ class ProxyEndpoint:
             upstream_seconds=response.upstream_seconds if response else None,
             meter=notes.meter,
             key=grant.key.alias if grant and grant.key else "",
+            answered=reply.answered,
         )
 
 

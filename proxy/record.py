@@ -44,7 +44,8 @@ class CallRecord(NamedTuple):
     of our own error, or empty. `verdict`: `hit`, `collapsed` (joined another call's flight),
     `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
     `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
-    that the call carries; empty: none.
+    that the call carries; empty: none. `answered`: seconds until the header of an answer went out.
+    `traceparent`: the caller's, where traces are made.
     """
 
     id: str
@@ -66,6 +67,8 @@ class CallRecord(NamedTuple):
     upstream_seconds: float | None
     meter: Meter | None
     key: str = ""
+    answered: float | None = None
+    traceparent: bytes = b""
 
 
 Observer = Callable[[CallRecord], None]

@@ -91,15 +91,28 @@ def _header(response: Response) -> Header:
 
 
 class Reply:
-    """One answer. `status` 0: none has begun. `sent`: octets of its body; `code`: of our error."""
+    """One answer. `status` 0: none has begun. `sent`: octets of its body; `code`: of our error;
+    `answered`: seconds until the header of a response."""
 
-    __slots__ = ("_page", "_writer", "began", "code", "cut", "id", "sent", "status", "wire")
+    __slots__ = (
+        "_page",
+        "_writer",
+        "answered",
+        "began",
+        "code",
+        "cut",
+        "id",
+        "sent",
+        "status",
+        "wire",
+    )
 
     def __init__(self, wire: RelayCycle, writer: Writer, page_fields: Fields, call_id: str) -> None:
         self.wire = wire
         self.id = call_id
         self.began = writer.clock.monotonic()
         self.status = 0
+        self.answered: float | None = None
         self.sent = 0
         self.code = ""
         self.cut = False
@@ -148,7 +161,7 @@ class Reply:
         """The error as a response; after the start the transfer is broken instead."""
         self.code = error.code
         if error.status >= 500:
-            _log.warning("%s: %s: %s", self.id, error.code, lineage(error.__cause__))
+            _log.warning("%s: %s", error.code, lineage(error.__cause__), extra={"id": self.id})
         if self.status:
             self.cut = True
             self.wire.abort()
@@ -183,7 +196,8 @@ class Reply:
     def _timing(self, response: Response) -> bytes:
         """Server-Timing (W3C): our share, the wait in our queue, and the upstream's time until its
         header, in milliseconds."""
-        total = (self._writer.clock.monotonic() - self.began) * 1000
+        self.answered = self._writer.clock.monotonic() - self.began
+        total = self.answered * 1000
         waited = response.waited * 1000
         if response.upstream_seconds is None:
             return b"server-timing: relay;dur=%.1f\r\n" % total
