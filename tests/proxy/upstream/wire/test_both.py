@@ -1,6 +1,7 @@
 """One corpus of upstream behaviours against both transports: the older one is the oracle."""
 
 import asyncio
+from pathlib import Path
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -113,3 +114,10 @@ def test_the_table_speaks_of_the_corpus() -> None:
     """Each row is a behaviour, and a difference."""
     assert set(DIFFERENCES) <= set(CORPUS)
     assert all(older != wire and reason for older, wire, reason in DIFFERENCES.values())
+
+
+def test_the_page_has_every_difference() -> None:
+    """`docs/transports.md` says what a change of transport changes."""
+    page = (Path(__file__).parents[4] / "docs/transports.md").read_text()
+    for name, words in DIFFERENCES.items():
+        assert f"| {' | '.join((name, *words))} |" in page
