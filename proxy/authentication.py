@@ -130,6 +130,22 @@ class Authenticator:
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
 
+    async def holder(self, fields: Fields) -> Token:
+        """Whose token a page is asked with, whatever its role; a handed-out key is none.
+
+        Raises Unauthorized; Unavailable without a vault.
+        """
+        shown = _in_fields(fields, frozenset())
+        text = next((one.text for one in shown if looks_like_token(one.text)), b"")
+        try:
+            token = await self._vault.verify_token(text)
+        except VaultError as error:
+            raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
+        if token is None:
+            _log.info("token refused: %s", describe_token(text))
+            raise Unauthorized(UNKNOWN_CALLER)
+        return token
+
     def _shown(self, call: Call) -> list[Shown]:
         shown = list(_in_fields(call.fields, self._services.credential_headers))
         target = _target_of(call)

@@ -309,3 +309,15 @@ async def test_a_vault_that_is_out_is_503_never_401(
     monkeypatch.setattr(door.vault, "verify_token", gone)
     with pytest.raises(Unavailable):
         await door(("authorization", f"Bearer {door.token}"))
+
+
+async def test_a_page_is_asked_with_a_token_of_any_role(door: Door) -> None:
+    """Whose it is; a handed-out key is none, and every reason gives the same 401."""
+    _, reader = await door.vault.issue_token(NewToken("default", "bob", role="read"))
+    for text, name in ((door.token, "alice"), (reader, "bob")):
+        holder = await door.authenticator.holder(((b"authorization", b"Bearer " + text.encode()),))
+        assert holder.name == name
+    await hand_out(door)
+    for fields in ((), ((b"authorization", b"Bearer " + KEY),), ((b"x-relay-token", b"kr_no"),)):
+        with pytest.raises(Unauthorized):
+            await door.authenticator.holder(fields)
