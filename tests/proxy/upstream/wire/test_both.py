@@ -1,9 +1,9 @@
 """One corpus of upstream behaviours against both transports: the older one is the oracle."""
 
 import asyncio
-from pathlib import Path
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 
