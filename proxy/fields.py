@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from proxy.errors import UpstreamError
-from proxy.messages import Fields, value, values
+from proxy.messages import Fields, values
 
 # RFC 9110 section 7.6.1; Content-Length is decided anew by whoever frames the request.
 _HOP_BY_HOP: Final = frozenset(
@@ -45,8 +43,6 @@ _INERT: Final = re.compile(
     rb"|(?:audio|video|font|model)/[a-z0-9.+-]+|image/(?!svg)[a-z0-9.-]+"
 )
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_IN_VALUES: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
 def request_fields(
@@ -57,7 +53,7 @@ def request_fields(
     `credential_headers`: lower-case names of every field in which any service carries a key; `keep`
     excepts those of the caller's own key. No name with `_` passes: WSGI merges it with `-`.
     """
-    named = _named_by_connection(fields)
+    named = _named(b",".join(values(fields, b"connection")))
     return tuple(
         field
         for field in fields
@@ -70,13 +66,13 @@ def request_fields(
 
 def response_fields(fields: Fields) -> Fields:
     """The upstream's fields that a caller may see; `safety_fields` says what stands in for some."""
-    gone = _named_by_connection(fields) | _NOT_FOR_CALLERS
-    if _renders(fields):
-        gone |= {_CSP}
+    gone = _not_for_callers(b",".join(values(fields, b"connection")), _renders(fields))
     return tuple(
-        field
-        for field in fields
-        if field[0] not in gone and not field[0].startswith(_PREFIXES_NOT_FOR_CALLERS)
+        [
+            field
+            for field in fields
+            if field[0] not in gone and not field[0].startswith(_PREFIXES_NOT_FOR_CALLERS)
+        ]
     )
 
 
@@ -105,34 +101,16 @@ def via_count(fields: Fields, pseudonym: bytes) -> int:
     return sum(_TOKEN.findall(via).count(pseudonym) for via in values(fields, b"via"))
 
 
-def check_response_framing(fields: Fields) -> int | None:
-    """The Content-Length of an upstream's answer, None without one.
-
-    Raises UpstreamError where two readers could see two answers: names and values that are none
-    (RFC 9110 section 5), lengths that differ, a length beside Transfer-Encoding, and every transfer
-    coding but one `chunked` (RFC 9112 section 6).
-    """
-    for name, content in fields:
-        if not _TOKEN.fullmatch(name) or _BAD_IN_VALUES.search(content):
-            raise UpstreamError("the destination sent a malformed header field")
-    codings = values(fields, b"transfer-encoding")
-    lengths = set(_members(values(fields, b"content-length")))
-    if codings and (lengths or [coding.lower() for coding in codings] != [b"chunked"]):
-        raise UpstreamError("the destination framed its answer in a way that can't be trusted")
-    if value(fields, b"content-length") is None:
-        return None
-    if len(lengths) != 1 or not _LENGTH.fullmatch(length := lengths.pop()):
-        raise UpstreamError("the destination gave its answer no single length")
-    return int(length)
+@lru_cache(maxsize=64)
+def _not_for_callers(connection: bytes, renders: bool) -> frozenset[bytes]:
+    gone = _NOT_FOR_CALLERS | _named(connection)
+    return gone | {_CSP} if renders else gone
 
 
-def _named_by_connection(fields: Fields) -> frozenset[bytes]:
-    return frozenset(name.lower() for name in _members(values(fields, b"connection")))
-
-
-def _members(lines: Iterable[bytes]) -> list[bytes]:
-    """The members of a list field (RFC 9110 section 5.6.1), empty ones too."""
-    return [member.strip(b" \t") for line in lines for member in line.split(b",")]
+@lru_cache(maxsize=64)
+def _named(connection: bytes) -> frozenset[bytes]:
+    """The members of a Connection field (RFC 9110 section 7.6.1)."""
+    return frozenset(name.strip(b" \t").lower() for name in connection.split(b","))
 
 
 def _renders(fields: Fields) -> bool:
