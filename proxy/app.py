@@ -22,8 +22,9 @@ from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
+from proxy.bounds import Bounded
 from proxy.cache.cache import STORES, Cache
-from proxy.cache.key import Keyer
+from proxy.cache.key import Forwarded, Keyer
 from proxy.cache.policy import CacheSettings
 from proxy.clock import Clock
 from proxy.config import Config, ConfigError
@@ -31,14 +32,19 @@ from proxy.destinations import parse_destination
 from proxy.gateway import Gateway
 from proxy.network import Dialler, Resolver, SystemResolver, as_literal
 from proxy.pages import REFUSALS, ROUTES
+from proxy.record import Observer
 from proxy.remembered import RememberedGrants
 from proxy.reply import Writer
 from proxy.routing import Router
 from proxy.services import CurrentServices, Services
+from proxy.upstream import settings
+from proxy.upstream.admission import Admission
 from proxy.upstream.forwarder import Forwarder
 from proxy.upstream.leaves import TRANSPORTS, Transport
 from proxy.upstream.redirects import Redirects
-from proxy.upstream.transport import Deadlines
+from proxy.upstream.seam import Upstream
+from proxy.upstream.sizes import Sized
+from proxy.upstream.slots import Slots
 from vault import Vault, VaultError
 
 REFRESH_SECONDS = 0.25
@@ -52,7 +58,7 @@ class Surroundings:
     """What lies around a server: its files, its listeners, how it tells time and names.
 
     `listening`: (host, port) of our own listeners. `newer_services` is asked again and again: the
-    registry, where it has changed since; raises ConfigError.
+    registry, where it has changed since; raises ConfigError. `observers`: who hears of every call.
     """
 
     data: Path
@@ -60,6 +66,7 @@ class Surroundings:
     listening: frozenset[tuple[str, int]] = frozenset()
     resolver: Resolver | None = None
     newer_services: Callable[[], Services | None] = lambda: None
+    observers: tuple[Observer, ...] = ()
 
 
 class Changes:
@@ -160,19 +167,22 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         services=known,
         redirects=Redirects(config.server.public_url),
         pseudonym=pseudonym,
-        deadlines=_deadlines(config),
+        deadlines=settings.deadlines(config.limits),
     )
-    cache = await _cache(config, forwarder, vault, around)
+    slots = Slots(settings.slot_limits(config.limits))
+    sized = Sized(forwarder, settings.response_octets(config.limits))
+    upstream = Admission(sized, slots, clock)
+    cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
     gateway = Gateway(
         authenticator=Authenticator(vault, known, clock, _handed_out(config)),
         router=Router(pseudonym),
         authorizer=Authorizer(known, _own_places(config, around)),
-        cache=cache,
+        cache=Bounded(cache, settings.request_octets(config.limits)),
         remembered=RememberedGrants(clock, lambda: (vault.generation, known.now)),
     )
     origins = frozenset(config.server.cors_origins)
     writer = Writer(clock, pseudonym)
-    endpoint = ProxyEndpoint(gateway, known, writer, origins, Watching())
+    endpoint = ProxyEndpoint(gateway, known, writer, origins, Watching((*around.observers,)))
     admin = Administration(
         acts=Acts(vault, known, cache, clock),
         sessions=Sessions(vault, clock),
@@ -190,30 +200,23 @@ def _pages(routes: Iterable[BaseRoute]) -> Starlette:
     return pages
 
 
-async def _cache(config: Config, upstream: Forwarder, vault: Vault, around: Surroundings) -> Cache:
-    settings = _cache_settings(config)
+async def _cache(
+    config: Config, upstream: Upstream, forwarded: Forwarded, vault: Vault, around: Surroundings
+) -> Cache:
+    kept = _cache_settings(config)
     keyer = Keyer(
         await vault.hasher("cache-keys"),
-        upstream.forwarded,
-        settings.ignore_fields,
-        settings.json_whitespace == "ignore",
+        forwarded,
+        kept.ignore_fields,
+        kept.json_whitespace == "ignore",
     )
     sealer = await vault.sealer("cache-bodies")
-    store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, settings)
-    return Cache(upstream, keyer, store, around.clock, settings)
+    store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
+    return Cache(upstream, keyer, store, around.clock, kept)
 
 
 def _cache_settings(config: Config) -> CacheSettings:
     return CacheSettings(**config.cache.model_dump())
-
-
-def _deadlines(config: Config) -> Deadlines:
-    limits = config.limits
-    return Deadlines(
-        connect=limits.connect_timeout,
-        first_byte=limits.first_byte_timeout,
-        idle=limits.idle_timeout,
-    )
 
 
 def _handed_out(config: Config) -> HandedOut:

@@ -43,6 +43,7 @@ FLOORS = {
     "proxy.inbound": MACHINES,
     "proxy.remembered": MACHINES,
     "proxy.cycle": MACHINES,
+    "proxy.logs": MACHINES,
     "proxy.upstream.seam": MACHINES,
     "proxy.upstream": COMPOSITIONS,
     "proxy.cache": COMPOSITIONS,

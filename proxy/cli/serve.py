@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import fcntl
 import gc
-import logging
+import os
+import select
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from proxy.config import (
     read_imported_services,
     write_imported_services,
 )
+from proxy.logs import Log, LogSettings, logging_to
 from proxy.protocol import RelayProtocol
 from proxy.services import Services, load_services
 from vault import Vault, open_vault
@@ -48,6 +51,15 @@ COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
 LOOPBACK_REACHES = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
 _DEMO_PORT = 8001
+STANDARD_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a server stands on: where it listens, and its log."""
+
+    listener: socket.socket
+    log: Log
 
 
 @click.command(cls=Command)
@@ -57,13 +69,34 @@ _DEMO_PORT = 8001
 @with_desk
 def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> None:
     """Run the proxy; the first start makes what `init` makes."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    _fill_standard_streams()
     config = Config() if with_demo and desk.config_option is None else desk.config("resolve")
     listener = _listen(host or config.server.host, config.server.port if port is None else port)
-    with contextlib.closing(listener):
+    settings = _log_settings(desk, config)
+    with contextlib.closing(listener), logging_to(STANDARD_ERROR, settings) as log:
         run = _demo if with_demo else _production
-        _run(run(desk, config, listener))
-    click.echo("keyrelay has stopped")
+        _run(run(desk, config, Ground(listener, log)))
+    _say("keyrelay has stopped")
+
+
+def _log_settings(desk: Desk, config: Config) -> LogSettings:
+    server = config.server
+    return LogSettings(server.log_format, server.log_level, "NO_COLOR" not in desk.environ)
+
+
+def _fill_standard_streams() -> None:
+    """Where one was closed, the next file to be opened would get its number, and our words."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(opened)
+
+
+def _say(words: str) -> None:
+    """For people, where somebody takes it: a pipe that nobody reads keeps no server from ending."""
+    with contextlib.suppress(OSError, ValueError):
+        if not select.select([], [sys.stdout], [], 0)[1]:
+            return
+    click.echo(words)
 
 
 def _run(main: Any) -> None:
@@ -72,23 +105,25 @@ def _run(main: Any) -> None:
         runner.run(main)
 
 
-async def _production(desk: Desk, config: Config, listener: socket.socket) -> None:
+async def _production(desk: Desk, config: Config, ground: Ground) -> None:
+    listener = ground.listener
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
-        around = replace(_around(desk, listener), newer_services=Imported(desk.data, config))
+        around = replace(_around(desk, ground), newer_services=Imported(desk.data, config))
         app = await assemble(config, services, vault, around)
         await _serve(app, listener, f"keyrelay listens on {_url(listener)}, data in {desk.data}")
 
 
-async def _demo(desk: Desk, config: Config, listener: socket.socket) -> None:
+async def _demo(desk: Desk, config: Config, ground: Ground) -> None:
     """The same server, on data of its own, beside a backend that the vault really has a key for."""
     desk.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # production may move in later
     desk.data_option = desk.data / "demo"
     with _alone(desk.data):
-        await _demo_alone(desk, config, listener)
+        await _demo_alone(desk, config, ground)
 
 
-async def _demo_alone(desk: Desk, config: Config, listener: socket.socket) -> None:
+async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> None:
+    listener = ground.listener
     async with _vault(desk, config) as vault:
         known = {**read_imported_services(desk.data), demo.SERVICE: demo.DEFINITION}
         write_imported_services(desk.data, known)  # for every command
@@ -97,7 +132,7 @@ async def _demo_alone(desk: Desk, config: Config, listener: socket.socket) -> No
             ready = await demo.prepare(vault, backend_listener.getsockname()[1])
             (desk.data / "demo-token").touch(mode=0o600)
             (desk.data / "demo-token").write_text(ready.token + "\n")
-            app = await assemble(config, services, vault, _around(desk, listener))
+            app = await assemble(config, services, vault, _around(desk, ground))
             backend = Server(demo.backend(), backend_listener)
             commands = demo.commands(ready, _url(listener), desk.clock.now())
             words = f"keyrelay listens on {_url(listener)}, demo data in {desk.data}"
@@ -158,10 +193,12 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
         await vault.close()
 
 
-def _around(desk: Desk, listener: socket.socket) -> Surroundings:
-    host, port = listener.getsockname()[:2]
+def _around(desk: Desk, ground: Ground) -> Surroundings:
+    host, port = ground.listener.getsockname()[:2]
     names = {host, "localhost"} if host in LOOPBACK_REACHES else {host}
-    return Surroundings(desk.data, desk.clock, frozenset((name, port) for name in names))
+    listening = frozenset((name, port) for name in names)
+    watching = (ground.log.call,) if ground.log.takes_calls else ()
+    return Surroundings(desk.data, desk.clock, listening, observers=watching)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -25,6 +25,8 @@ from pydantic import (
     StrictInt,
     Tag,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -137,6 +139,15 @@ def _secret(text: object, info: ValidationInfo) -> Secret:
     return surroundings_of(info).key_value(text)
 
 
+def _each_once(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Raises where two names of a mapping are one service, by an alias."""
+    found = read(value)
+    if isinstance(value, dict) and len(found) < len(value):
+        raise ValueError("expected each service once, found one again by an alias")
+    return found
+
+
+Count = Annotated[StrictInt, Field(gt=0)]
 Name = Annotated[str, PlainValidator(_name)]
 ServiceName = Annotated[str, PlainValidator(_service)]
 KeyText = Annotated[Secret, PlainValidator(_secret)]
@@ -163,6 +174,8 @@ class Server(Section):
     handed_out_grace: Annotated[float, BeforeValidator(_grace)] = 3600.0
     upstream_ca: Annotated[Path, AfterValidator(_file)] | None = None
     upstream_transport: Literal["wire", "httpx"] = "wire"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Cache(Section):
@@ -178,12 +191,46 @@ class Cache(Section):
     json_whitespace: Literal["keep", "ignore"] = "keep"
 
 
-class Limits(Section):
-    """Deadlines of a call to an upstream, in seconds."""
+class CallLimits(Section):
+    """How long one call to an upstream may take, in seconds, and how large its bodies may be."""
 
     connect_timeout: Seconds = 10.0
     first_byte_timeout: Seconds = 300.0
     idle_timeout: Seconds = 300.0
+    total_timeout: Seconds | None = None
+    max_request_bytes: Octets | None = None
+    max_response_bytes: Octets | None = None
+
+
+class Concurrency(Section):
+    """How many calls may be under way at upstreams at once; None: no bound."""
+
+    total: Count | None = 1000
+    per_tenant: Count | None = None
+    per_service: Count | None = None
+    tenants: Mapping[Name, Count | None] = Field(default_factory=dict)
+    services: Annotated[Mapping[ServiceName, Count | None], WrapValidator(_each_once)] = Field(
+        default_factory=dict
+    )
+
+
+class Limits(CallLimits):
+    """The bounds of every call, what differs for some `services`, and how many go at once."""
+
+    services: Annotated[Mapping[ServiceName, CallLimits], WrapValidator(_each_once)] = Field(
+        default_factory=dict
+    )
+    concurrency: Concurrency = Concurrency()
+    queue_length: Annotated[StrictInt, Field(ge=0)] = 1000
+    queue_timeout: Seconds = 30.0
+
+    def by_service(self) -> dict[str, CallLimits]:
+        """The bounds of those services that have some of their own, with what they leave out."""
+        return {name: self._completed(own) for name, own in self.services.items()}
+
+    def _completed(self, own: CallLimits) -> CallLimits:
+        missing = CallLimits.model_fields.keys() - own.model_fields_set
+        return own.model_copy(update={name: getattr(self, name) for name in missing})
 
 
 class KeyEntry(Section):

@@ -16,6 +16,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.config import (
     BackendEntry,
     Cache,
+    CallLimits,
     Config,
     ConfigError,
     KeyEntry,
@@ -107,6 +108,73 @@ def test_the_cache_takes_its_section_as_it_is() -> None:
     assert CacheSettings(**Cache().model_dump()) == CacheSettings()
 
 
+def test_a_service_has_the_bounds_of_all_but_for_its_own(write: Any) -> None:
+    """What an entry leaves out is as for all; null takes a bound away."""
+    limits = load_config(
+        write(
+            """
+            limits:
+              connect_timeout: 3
+              total_timeout: 1m
+              max_request_bytes: 1MiB
+              services:
+                gemini: {first_byte_timeout: 20m, total_timeout: null}
+              concurrency: {total: null, tenants: {team: 3}, services: {gemini: 2}}
+            """
+        ),
+        {},
+    ).limits
+    assert limits.by_service() == {
+        "google-gemini": CallLimits(
+            connect_timeout=3.0, first_byte_timeout=1200.0, max_request_bytes=2**20
+        )
+    }
+    assert limits.concurrency.total is None
+    assert (limits.concurrency.tenants, limits.concurrency.services) == (
+        {"team": 3},
+        {"google-gemini": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("total_timeout: 0", "limits.total_timeout: expected to be greater than 0"),
+        ("connect_timeout: null", "limits.connect_timeout: expected a duration"),
+        ("queue_length: -1", "limits.queue_length: expected to be greater than or equal to 0"),
+        ("max_request_bytes: 1.5", "limits.max_request_bytes: "),
+        (
+            "services: {opanai: {}}",
+            "limits.services.opanai: expected the name of a service (keyrelay service list), "
+            "did you mean openai",
+        ),
+        (
+            "services: {openai: {nonsense: 1}}",
+            "limits.services.openai.nonsense: no setting has this name; expected one of "
+            "connect_timeout, first_byte_timeout,",
+        ),
+        (
+            "services: {openai: {connect_timeout: null}}",
+            "limits.services.openai.connect_timeout: expected a duration",
+        ),
+        (
+            "services: {gemini: {}, google-gemini: {}}",
+            "limits.services: expected each service once, found one again by an alias",
+        ),
+        (
+            "concurrency: {nonsense: 1}",
+            "limits.concurrency.nonsense: no setting has this name; expected one of total,",
+        ),
+        ("concurrency: {total: 0}", "limits.concurrency.total: expected to be greater than 0"),
+        ("concurrency: {tenants: {T: 1}}", "limits.concurrency.tenants.T: expected 1 to 64 of"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_a_mistake(write: Any, text: str, line: str) -> None:
+    """Each with its place in the file."""
+    [found] = mistakes(write(f"limits: {{{text}}}"))
+    assert found.startswith(line)
+
+
 def test_every_mistake_is_said_at_once(write: Any) -> None:
     """One line each: file, path in it, what was expected."""
     path = write(
@@ -145,7 +213,7 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
     }
     by_place = dict(line.split(": ", 1) for line in found)
     assert "expected one of services, backends, keys, server, cache, limits" in by_place["extra"]
-    assert by_place["server.nonsense"].endswith("upstream_ca, upstream_transport")
+    assert by_place["server.nonsense"].endswith("log_format, log_level")
     assert by_place["keys[1].value"] == "expected the environment variable UNSET to be set"
 
 

@@ -1,0 +1,326 @@
+"""What a server says while it runs: one line a call, and whatever a room has to tell.
+
+Lines are made and written by a thread of their own, from a bounded queue: a pipe that nobody reads
+delays no call. No query, header value or body is ever in one, and of an unexpected error only the
+kinds and the places, since its text may hold anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from proxy.errors import frames, lineage
+from proxy.record import CallRecord
+
+QUEUE: Final = 8192
+"""Lines that may wait to be written; what comes above it is dropped, and counted."""
+
+BATCH: Final = 256
+GATHER_SECONDS: Final = 0.05
+"""How long lines gather before they are written together: waking a thread costs more than one."""
+
+LAST_SECONDS: Final = 1.0
+"""How long the end of the server waits for the last lines to be taken."""
+
+OWN: Final = "keyrelay"
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+MEMBERS: Final[tuple[str, ...]] = ("id", "at")
+"""What a room may add to its words, by `extra`: the call's id, and where an error came from."""
+
+_UNSEEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Characters that steer a terminal or turn the order of reading, and what is no character."""
+
+Event = dict[str, Any]
+Render = Callable[[Event], str]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """`form`: json, console, or auto: console on a terminal. `level`: a word of LEVELS."""
+
+    form: str = "auto"
+    level: str = "info"
+    colours: bool = True
+
+
+class Told(NamedTuple):
+    """What a room had to tell; `more`: members beside the words."""
+
+    at: float
+    level: str
+    room: str
+    words: str
+    more: Mapping[str, str | int]
+
+
+Line = CallRecord | Told
+
+
+class Log:
+    """The queue and its writer. `rendering` is asked for in the writer's thread: what it loads
+    delays no start. `takes_calls`: whether the level is one at which calls are told."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        rendering: Callable[[], Render],
+        bound: int = QUEUE,
+        takes_calls: bool = True,
+    ) -> None:
+        self._descriptor = descriptor
+        self._rendering = rendering
+        self._bound = bound
+        self.takes_calls = takes_calls
+        self._lines: deque[Line] = deque()
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._asleep = False
+        self._dropped = 0  # changed where lines come in
+        self._failed = 0  # changed by the writer
+        self._told = 0
+        self._thread = threading.Thread(target=self._run, name="keyrelay-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Lines that were dropped, or that nobody took."""
+        return self._dropped + self._failed
+
+    def call(self, record: CallRecord) -> None:
+        """An Observer of calls."""
+        self.add(record if record.meter is None else record._replace(meter=None))
+
+    def add(self, line: Line) -> None:
+        """Takes one line, from any thread; never waits."""
+        if len(self._lines) >= self._bound:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if self._asleep:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Writes what waits, if that is taken within a second."""
+        self._ended.set()
+        self._wake.set()
+        self._thread.join(LAST_SECONDS)
+
+    # In the writer's thread.
+
+    def _run(self) -> None:
+        render: Render | None = None
+        while self._await_lines():
+            render = render or self._rendering()
+            while self._lines:
+                self._write_some(render)
+
+    def _await_lines(self) -> bool:
+        """Until lines have come; False: none has, and none will."""
+        while not self._lines:
+            if self._ended.is_set():
+                return False
+            self._asleep = True
+            if not self._lines:  # what came before the flag was set has woken nobody
+                self._wake.wait()
+            self._asleep = False
+            self._wake.clear()
+        self._ended.wait(GATHER_SECONDS)
+        return True
+
+    def _write_some(self, render: Render) -> None:
+        lines = [self._lines.popleft() for _ in range(min(BATCH, len(self._lines)))]
+        if not self._write("".join(_rendered(render, line) for line in lines)):
+            self._failed += len(lines)
+        elif self.lost > self._told:
+            count, self._told = self.lost - self._told, self.lost
+            words = "log lines were lost: nobody took them as fast as they came"
+            told = Told(_time(lines[-1]), "warning", OWN, words, {"count": count})
+            self._write(_rendered(render, told))
+
+    def _write(self, text: str) -> bool:
+        """Whether all was taken; waits as long as that takes."""
+        octets = text.encode(errors="backslashreplace")
+        while octets:
+            try:
+                octets = octets[os.write(self._descriptor, octets) :]
+            except BlockingIOError:  # whoever shares it has made it so
+                select.select([], [self._descriptor], [], LAST_SECONDS)
+            except OSError:  # nobody reads it any more, or the disk is full
+                return False
+        return True
+
+
+# From a line to an event.
+
+
+def _time(line: Line) -> float:
+    return line.began + line.seconds if isinstance(line, CallRecord) else line.at
+
+
+def _rendered(render: Render, line: Line) -> str:
+    event = _of_call(line) if isinstance(line, CallRecord) else _of_words(line)
+    return render(event) + "\n"
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _of_call(call: CallRecord) -> Event:
+    upstream = call.upstream_seconds
+    return {
+        "timestamp": _stamp(call.began + call.seconds),
+        "level": "info",
+        "event": "call",
+        "id": call.id,
+        "tenant": call.tenant,
+        "token": call.token,
+        "service": call.service,
+        "host": call.host,
+        "method": call.method,
+        "status": call.status,
+        "code": call.code,
+        "verdict": call.verdict,
+        "cut": call.cut,
+        "total_ms": round(call.seconds * 1000, 2),
+        "upstream_ms": None if upstream is None else round(upstream * 1000, 2),
+        "waited_ms": round(call.waited * 1000, 2),
+        "received": call.received,
+        "sent": call.sent,
+    }
+
+
+def _of_words(told: Told) -> Event:
+    return {
+        "timestamp": _stamp(told.at),
+        "level": told.level,
+        "event": told.words,
+        "logger": told.room,
+        **told.more,
+    }
+
+
+# From an event to text.
+
+
+def escaped(text: str) -> str:
+    """The text with every character that could steer a terminal written out, as in JSON."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def as_json() -> Render:
+    """One JSON object a line."""
+    import orjson  # noqa: PLC0415 - loaded by the writer, like what follows
+    from structlog.processors import JSONRenderer  # noqa: PLC0415
+
+    def dumps(event: Event, **_: Any) -> str:
+        try:
+            return orjson.dumps(event).decode()
+        except TypeError:  # half a surrogate pair is no character
+            plain = {key: _UNSEEN.sub("?", str(content)) for key, content in event.items()}
+            return orjson.dumps(plain).decode()
+
+    render = JSONRenderer(serializer=dumps)
+
+    def rendered(event: Event) -> str:
+        text = str(render(None, "", event))  # orjson has escaped what ASCII has of them
+        return text if text.isascii() and "\x7f" not in text else escaped(text)
+
+    return rendered
+
+
+def as_console(colours: bool) -> Render:
+    """For people: aligned, coloured, without what is empty."""
+    from structlog.dev import ConsoleRenderer, plain_traceback  # noqa: PLC0415
+
+    render = ConsoleRenderer(
+        colors=colours, sort_keys=False, pad_event_to=34, exception_formatter=plain_traceback
+    )
+
+    def rendered(event: Event) -> str:
+        if event["event"] == "call":
+            where = event.pop("host") or "-"
+            event["event"] = f"{event.pop('status') or 'gone'} {event.pop('method')} {where}"
+        plain = {
+            key: escaped(content) if isinstance(content, str) else content
+            for key, content in event.items()
+            if content not in ("", None, False)
+        }
+        return str(render(None, "", plain))
+
+    return rendered
+
+
+# The standard library's loggers.
+
+
+class Handler(logging.Handler):
+    """Hands over what the loggers of the standard library are told.
+
+    What other people's loggers say is cut after its first line: behind that asyncio shows an
+    error's text.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; an error in it by kinds and places."""
+        try:
+            self._log.add(_told(record))
+        except Exception:  # words that don't fit their values; nothing else can be done
+            self._log.add(Told(record.created, "error", record.name, "a line without words", {}))
+
+
+def _told(record: logging.LogRecord) -> Told:
+    words = record.getMessage()
+    if record.name.partition(".")[0] != OWN:
+        words = words.strip().partition("\n")[0]
+    more = {name: str(record.__dict__[name]) for name in MEMBERS if name in record.__dict__}
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        more |= {"error": lineage(error), "at": frames(error)}
+    return Told(record.created, record.levelname.lower(), record.name, words, more)
+
+
+@contextmanager
+def logging_to(descriptor: int, settings: LogSettings) -> Iterator[Log]:
+    """As long as the context lasts, all that is logged goes there. Libraries tell warnings only:
+    below that some of them show URLs."""
+    form = settings.form
+    if form == "auto":
+        form = "console" if os.isatty(descriptor) else "json"
+    colours = settings.colours and os.isatty(descriptor)
+    level = LEVELS[settings.level]
+    rendering = as_json if form == "json" else lambda: as_console(colours)
+    log = Log(descriptor, rendering, takes_calls=level <= logging.INFO)
+    handler, root, own = Handler(log), logging.getLogger(), logging.getLogger(OWN)
+    before = root.level, own.level
+    root.addHandler(handler)
+    own.setLevel(level)
+    root.setLevel(max(logging.WARNING, level))
+    try:
+        yield log
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before[0])
+        own.setLevel(before[1])
+        log.close()
