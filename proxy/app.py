@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from proxy.admin import door
+from proxy.admin import api, door
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
 from proxy.admin.origin import OwnOrigin
@@ -173,8 +173,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     sized = Sized(forwarder, settings.response_octets(config.limits))
     upstream = Admission(sized, slots, clock)
     cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
+    authenticator = Authenticator(vault, known, clock, _handed_out(config))
     gateway = Gateway(
-        authenticator=Authenticator(vault, known, clock, _handed_out(config)),
+        authenticator=authenticator,
         router=Router(pseudonym),
         authorizer=Authorizer(known, _own_places(config, around)),
         cache=Bounded(cache, settings.request_octets(config.limits)),
@@ -190,6 +191,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     )
     routes: list[BaseRoute] = [*ROUTES]
     routes += door.routes(admin)
+    routes += api.routes(admin, authenticator)
     return Relay(endpoint, _pages(routes), cache, transport, Changes(vault, cache, known, around))
 
 

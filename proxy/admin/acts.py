@@ -13,7 +13,15 @@ from proxy.cache.entry import CacheStats, Holding, StoreError
 from proxy.clock import Clock
 from proxy.config import make_key
 from proxy.destinations import parse_registration
-from proxy.errors import Conflict, Forbidden, NotFound, Unacceptable, Unavailable, UnknownService
+from proxy.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    RelayError,
+    Unacceptable,
+    Unavailable,
+    UnknownService,
+)
 from proxy.injection import check_credential
 from proxy.network import as_literal, classify, permitted
 from proxy.reach import Reach
@@ -77,6 +85,11 @@ class Acts:
         self._services = services
         self._kept = kept
         self._clock = clock
+
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._clock.now()
 
     # Keys.
 
@@ -234,7 +247,11 @@ class Acts:
         return self._services.canonical(name) or name
 
     def _place(self, who: Token, service: str, url: str) -> Backend:
-        return Backend(who.tenant, self._service(service).name, parse_registration(url))
+        name = self._service(service).name
+        try:
+            return Backend(who.tenant, name, parse_registration(url))
+        except RelayError as error:
+            raise Unacceptable(error.detail) from error
 
     async def _refuse_absent_keys(self, new: NewToken) -> None:
         records = await self._vault.list_keys(new.tenant)

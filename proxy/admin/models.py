@@ -1,0 +1,424 @@
+"""The shapes of the admin API, in and out; its description is made from the same models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from proxy.cache.entry import Holding
+from proxy.services import Service
+from vault import AuditEntry, Backend, Credential, KeyRecord, Purge, Secret, Token, looks_like_token
+
+MOST_ITEMS: Final = 500
+_YEAR_10000: Final = 253_402_300_800
+_DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+NAME_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,63}$"
+TOKEN_NAME_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"  # noqa: S105 - a shape
+TOKEN_ID_PATTERN: Final = "^[0-9A-Za-z]{12}$"  # noqa: S105 - a shape
+
+
+def _secret(value: object) -> Secret:
+    if isinstance(value, str) and 0 < len(value) <= 65536:
+        return Secret(value.encode())
+    raise ValueError("expected the text of a key")
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError("expected a whole number")
+    return value
+
+
+def _token_name(name: str) -> str:
+    if looks_like_token(name.encode()):
+        raise ValueError("expected a name, not a token: a name stands in lists and logs")
+    return name
+
+
+def _ahead(when: datetime) -> datetime:
+    if not 0 < when.timestamp() < _YEAR_10000:
+        raise ValueError("expected a time in the future, before the year 10000")
+    return when
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+TokenName = Annotated[
+    str,
+    Field(pattern=TOKEN_NAME_PATTERN, description="a name for people; none that begins with kr_"),
+    AfterValidator(_token_name),
+]
+KeyText = Annotated[
+    Secret,
+    PlainValidator(_secret),
+    PlainSerializer(lambda _: None),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 65536, "writeOnly": True}),
+]
+Number = Annotated[int, BeforeValidator(_digits)]
+Role = Literal["call", "read", "admin"]
+
+
+# In.
+
+
+class Asked(BaseModel):
+    """What is sent to us: nothing unknown in it, no type read as another."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        defer_build=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+
+class Paging(Asked):
+    """Which part of a list. `after`: what `next` said in the part before."""
+
+    limit: Annotated[Number, Field(ge=1, le=MOST_ITEMS)] = 100
+    after: Annotated[str, Field(min_length=1, max_length=9000)] | None = None
+
+
+class ServicesAsked(Paging):
+    """Which services: those with `text` in a name, an alias, a category or a host."""
+
+    text: Annotated[str, Field(max_length=64)] = ""
+
+
+class AuditAsked(Paging):
+    """Which changes, the newest first."""
+
+    after: Annotated[str, Field(pattern="^[0-9]{1,15}$")] | None = None
+
+
+class KeyValue(Asked):
+    """A provider key: `value` for a service with one part, `values` by part for others."""
+
+    value: KeyText | None = None
+    values: dict[str, KeyText] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.value is None) == (self.values is None):
+            raise ValueError("expected either value, or values by part")
+        return self
+
+    @property
+    def credential(self) -> Credential:
+        """The parts by name."""
+        return self.values if self.values is not None else {"key": self.value or Secret(b"")}
+
+
+class NewKeyAsked(KeyValue):
+    """A key to seal. `hosts`: your own names, for a service with hosts such as *.example.com."""
+
+    service: Name
+    alias: Name = "default"
+    hosts: Annotated[list[str], Field(max_length=16)] = Field(default_factory=list)
+
+
+class NewTokenAsked(Asked):
+    """A token to issue; without `services` for all of them. `keys`: which alias, by service."""
+
+    name: TokenName
+    role: Role = "call"
+    services: Annotated[list[Name], Field(min_length=1, max_length=500)] | None = None
+    keys: dict[Name, Name] = Field(default_factory=dict)
+    expires: Annotated[AwareDatetime, AfterValidator(_ahead)] | None = None
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds."""
+        return self.expires.timestamp() if self.expires else None
+
+
+class BackendAsked(Asked):
+    """A URL, and all below its path, where the key of a service may go."""
+
+    service: Name
+    url: Annotated[str, Field(min_length=1, max_length=8192)]
+
+
+class PurgeAsked(Asked):
+    """Whose answers: of one service, or all."""
+
+    service: Name | None = None
+
+
+# Out.
+
+
+class Given(BaseModel):
+    """What we answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class KeyGiven(Given):
+    """A key, masked. `owner`: the vault, or the configuration file, where it is changed."""
+
+    service: str
+    alias: str
+    masked: str
+    default: bool
+    hosts: list[str]
+    owner: Literal["vault", "file"]
+    version: int
+    created: datetime
+    changed: datetime
+
+    @classmethod
+    def of(cls, record: KeyRecord) -> Self:
+        """From the vault's record."""
+        ref = record.ref
+        return cls(
+            service=ref.service,
+            alias=ref.alias,
+            masked=record.masked,
+            default=ref.default,
+            hosts=list(ref.hosts),
+            owner="file" if ref.declared else "vault",
+            version=ref.version,
+            created=_instant(record.created_at),
+            changed=_instant(record.rotated_at or record.created_at),
+        )
+
+
+class TokenGiven(Given):
+    """A token without its text. `services` null: all of them."""
+
+    id: str
+    name: str
+    role: Role
+    services: list[str] | None
+    keys: dict[str, str]
+    state: Literal["good", "expired", "revoked"]
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+
+    @classmethod
+    def of(cls, token: Token, now: float) -> Self:
+        """From the vault's record."""
+        return cls(**token_members(token, now))
+
+
+class TokenIssued(TokenGiven):
+    """A new token. `token`: its text, shown this once."""
+
+    token: str
+
+
+class BackendGiven(Given):
+    """A place where a service's key may go."""
+
+    service: str
+    url: str
+    owner: Literal["vault", "file"]
+
+    @classmethod
+    def of(cls, place: Backend) -> Self:
+        """From the vault's record."""
+        owner: Literal["vault", "file"] = "file" if place.declared else "vault"
+        return cls(service=place.service, url=str(place.binding), owner=owner)
+
+
+class PartGiven(Given):
+    """One part of a service's key."""
+
+    name: str
+    title: str
+    secret: bool
+
+
+class ServiceGiven(Given):
+    """A service known by name. `parts`: what makes up its key; none: it needs no key."""
+
+    name: str
+    aliases: list[str]
+    category: str
+    hosts: list[str]
+    base: str | None
+    origin: str | None
+    needs_hosts: bool
+    parts: list[PartGiven]
+    note: str
+
+    @classmethod
+    def of(cls, one: Service) -> Self:
+        """From the registry."""
+        parts = [PartGiven(name=p.name, title=p.title, secret=p.secret) for p in one.parts]
+        return cls(
+            name=one.name,
+            aliases=list(one.aliases),
+            category=one.category,
+            hosts=list(one.hosts),
+            base=one.base,
+            origin=one.origin,
+            needs_hosts=one.needs_hosts,
+            parts=[] if one.keyless else parts,
+            note=one.note,
+        )
+
+
+class HoldingGiven(Given):
+    """How many answers of a service are kept; `service` null: of none."""
+
+    service: str | None
+    answers: int
+    bytes: int
+
+
+class CacheGiven(Given):
+    """How many answers are kept."""
+
+    answers: int
+    bytes: int
+    by_service: list[HoldingGiven]
+
+    @classmethod
+    def of(cls, held: Mapping[str, Holding]) -> Self:
+        """From what the cache counts."""
+        return cls(
+            answers=sum(one.entries for one in held.values()),
+            bytes=sum(one.octets for one in held.values()),
+            by_service=[
+                HoldingGiven(service=name or None, answers=one.entries, bytes=one.octets)
+                for name, one in sorted(held.items())
+            ],
+        )
+
+
+class PurgeGiven(Given):
+    """What was purged: every answer that was kept `until` then."""
+
+    service: str | None
+    until: datetime
+
+    @classmethod
+    def of(cls, purge: Purge) -> Self:
+        """From the vault's record."""
+        return cls(service=purge.service, until=_instant(purge.at))
+
+
+class ChangeGiven(Given):
+    """Who did what to which thing, and when; never a value."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        """From the audit log."""
+        at = _instant(entry.at)
+        return cls(at=at, actor=entry.actor, action=entry.action, subject=entry.subject)
+
+
+class TenantGiven(Given):
+    """The tenant of the token that asks, and how much it owns."""
+
+    name: str
+    keys: int
+    tokens: int
+    backends: int
+
+
+class Page(Given):
+    """A part of a list. `next`: what to send as `after` for the part behind it, null at the end."""
+
+    next: str | None
+
+
+class Keys(Page):
+    """Provider keys, masked."""
+
+    items: list[KeyGiven]
+
+
+class Tokens(Page):
+    """Platform tokens, oldest first."""
+
+    items: list[TokenGiven]
+
+
+class Backends(Page):
+    """Places where keys may go."""
+
+    items: list[BackendGiven]
+
+
+class Services(Page):
+    """Services known by name."""
+
+    items: list[ServiceGiven]
+
+
+class Audit(Page):
+    """Changes, newest first."""
+
+    items: list[ChangeGiven]
+
+
+class SdkError(BaseModel):
+    """The same error as SDKs read it."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class Problem(BaseModel):
+    """Every refusal and failure (RFC 9457); `detail` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    error: SdkError
+
+
+def token_members(token: Token, now: float) -> dict[str, Any]:
+    """What is told of a token."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role,
+        "services": None if token.services is None else sorted(token.services),
+        "keys": dict(token.key_aliases),
+        "state": _state(token, now),
+        "created": _instant(token.created_at),
+        "expires": None if token.expires_at is None else _instant(token.expires_at),
+        "revoked": None if token.revoked_at is None else _instant(token.revoked_at),
+    }
+
+
+def _state(token: Token, now: float) -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    return "expired" if token.expires_at is not None and token.expires_at <= now else "good"

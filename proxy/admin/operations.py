@@ -1,0 +1,239 @@
+"""The admin API's operations, one row each: what they take, what they give, which act they are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from proxy.admin import models
+from proxy.admin.acts import CHANGING, READING, Acts, KeyName, Wanted
+from proxy.errors import Unacceptable
+from vault import Token
+
+ROOT: Final = "/admin/api/v1"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request to the API, read: who asks, and what stands in path, query and body."""
+
+    acts: Acts
+    who: Token
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+
+    @property
+    def key(self) -> KeyName:
+        """The key that the path names."""
+        return KeyName(self.path["service"], self.path["alias"])
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row. `gives` None: nothing, with 204. `name`: its operationId."""
+
+    method: str
+    path: str
+    name: str
+    does: str
+    act: Callable[[Asking], Awaitable[BaseModel | None]]
+    gives: type[BaseModel] | None = None
+    query: type[models.Asked] = models.Asked
+    body: type[models.Asked] | None = None
+    status: int = 200
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Which tokens may."""
+        return READING if self.method == "GET" else CHANGING
+
+
+def part(
+    rows: Sequence[_T], name: Callable[[_T], str], asked: models.Paging
+) -> tuple[Sequence[_T], str | None]:
+    """The rows behind `after`, at most `limit`, and the name of the last if more follow."""
+    start = 0
+    if asked.after is not None:
+        places = [place for place, row in enumerate(rows, 1) if name(row) == asked.after]
+        if not places:
+            raise Unacceptable("What after names is gone: begin the list again without it.")
+        start = places[0]
+    found = rows[start : start + asked.limit]
+    return found, name(found[-1]) if start + asked.limit < len(rows) else None
+
+
+async def _tenant(asking: Asking) -> models.TenantGiven:
+    acts, who = asking.acts, asking.who
+    return models.TenantGiven(
+        name=who.tenant,
+        keys=len(await acts.keys(who)),
+        tokens=len(await acts.tokens(who)),
+        backends=len(await acts.backends(who)),
+    )
+
+
+async def _services(asking: Asking) -> models.Services:
+    rows = asking.acts.services(asking.who, asking.query.text)
+    found, after = part(rows, lambda one: one.name, asking.query)
+    return models.Services(items=[models.ServiceGiven.of(one) for one in found], next=after)
+
+
+async def _service(asking: Asking) -> models.ServiceGiven:
+    return models.ServiceGiven.of(asking.acts.service(asking.who, asking.path["service"]))
+
+
+async def _keys(asking: Asking) -> models.Keys:
+    rows = await asking.acts.keys(asking.who)
+    found, after = part(rows, lambda one: f"{one.ref.service}/{one.ref.alias}", asking.query)
+    return models.Keys(items=[models.KeyGiven.of(one) for one in found], next=after)
+
+
+async def _add_key(asking: Asking) -> models.KeyGiven:
+    body: models.NewKeyAsked = asking.body
+    name = KeyName(body.service, body.alias)
+    record = await asking.acts.add_key(asking.who, name, body.credential, body.hosts)
+    return models.KeyGiven.of(record)
+
+
+async def _rotate_key(asking: Asking) -> models.KeyGiven:
+    credential = asking.body.credential
+    return models.KeyGiven.of(await asking.acts.rotate_key(asking.who, asking.key, credential))
+
+
+async def _make_default(asking: Asking) -> None:
+    await asking.acts.make_default(asking.who, asking.key)
+
+
+async def _remove_key(asking: Asking) -> None:
+    await asking.acts.remove_key(asking.who, asking.key)
+
+
+async def _tokens(asking: Asking) -> models.Tokens:
+    rows = await asking.acts.tokens(asking.who)
+    found, after = part(rows, lambda one: one.id, asking.query)
+    now = asking.acts.now
+    return models.Tokens(items=[models.TokenGiven.of(one, now) for one in found], next=after)
+
+
+async def _issue_token(asking: Asking) -> models.TokenIssued:
+    body: models.NewTokenAsked = asking.body
+    services = tuple(body.services or ())
+    wanted = Wanted(body.name, body.role, services, body.keys, body.expires_at)
+    token, text = await asking.acts.issue_token(asking.who, wanted)
+    return models.TokenIssued(**models.token_members(token, asking.acts.now), token=text)
+
+
+async def _revoke_token(asking: Asking) -> models.TokenGiven:
+    token = await asking.acts.revoke_token(asking.who, asking.path["id"])
+    return models.TokenGiven.of(token, asking.acts.now)
+
+
+async def _backends(asking: Asking) -> models.Backends:
+    rows = await asking.acts.backends(asking.who)
+    found, after = part(rows, lambda one: f"{one.service} {one.binding}", asking.query)
+    return models.Backends(items=[models.BackendGiven.of(one) for one in found], next=after)
+
+
+async def _add_backend(asking: Asking) -> models.BackendGiven:
+    body: models.BackendAsked = asking.body
+    place = await asking.acts.add_backend(asking.who, body.service, body.url)
+    return models.BackendGiven.of(place)
+
+
+async def _remove_backend(asking: Asking) -> None:
+    await asking.acts.remove_backend(asking.who, asking.query.service, asking.query.url)
+
+
+async def _cache(asking: Asking) -> models.CacheGiven:
+    return models.CacheGiven.of(await asking.acts.cache(asking.who))
+
+
+async def _purge(asking: Asking) -> models.PurgeGiven:
+    return models.PurgeGiven.of(await asking.acts.purge(asking.who, asking.body.service))
+
+
+async def _audit(asking: Asking) -> models.Audit:
+    query: models.AuditAsked = asking.query
+    before = int(query.after) if query.after else None
+    found = await asking.acts.audit(asking.who, query.limit + 1, before)
+    more = len(found) > query.limit
+    shown = found[: query.limit]
+    items = [models.ChangeGiven.of(one) for one in shown]
+    return models.Audit(items=items, next=str(shown[-1].number) if more else None)
+
+
+_KEY: Final = "/keys/{service}/{alias}"
+
+OPERATIONS: Final = (
+    Operation(
+        "GET", "/tenant", "showTenant", "the token's tenant and how much it owns", _tenant,
+        models.TenantGiven,
+    ),
+    Operation(
+        "GET", "/services", "listServices", "the services known by name", _services,
+        models.Services, models.ServicesAsked,
+    ),
+    Operation(
+        "GET", "/services/{service}", "showService", "one service, by a name of it", _service,
+        models.ServiceGiven,
+    ),
+    Operation(
+        "GET", "/keys", "listKeys", "the provider keys, masked", _keys, models.Keys, models.Paging
+    ),
+    Operation(
+        "POST", "/keys", "addKey", "seal a new key", _add_key, models.KeyGiven,
+        body=models.NewKeyAsked, status=201,
+    ),
+    Operation(
+        "POST", _KEY + "/rotate", "rotateKey", "replace a key by a new one, without a gap",
+        _rotate_key, models.KeyGiven, body=models.KeyValue,
+    ),
+    Operation(
+        "POST", _KEY + "/default", "makeKeyDefault", "let calls use this key of several",
+        _make_default, status=204,
+    ),
+    Operation(
+        "DELETE", _KEY, "removeKey", "end a key with all its versions", _remove_key, status=204
+    ),
+    Operation(
+        "GET", "/tokens", "listTokens", "the tokens, the revoked too", _tokens,
+        models.Tokens, models.Paging,
+    ),
+    Operation(
+        "POST", "/tokens", "issueToken", "issue a token; its text is shown this once",
+        _issue_token, models.TokenIssued, body=models.NewTokenAsked, status=201,
+    ),
+    Operation(
+        "DELETE", "/tokens/{id}", "revokeToken", "end a token for good", _revoke_token,
+        models.TokenGiven,
+    ),
+    Operation(
+        "GET", "/backends", "listBackends", "where else keys may go", _backends,
+        models.Backends, models.Paging,
+    ),
+    Operation(
+        "POST", "/backends", "addBackend", "let a service's key go to a URL and below",
+        _add_backend, models.BackendGiven, body=models.BackendAsked, status=201,
+    ),
+    Operation(
+        "DELETE", "/backends", "removeBackend", "take that back", _remove_backend,
+        query=models.BackendAsked, status=204,
+    ),
+    Operation(
+        "GET", "/cache", "showCache", "how many answers are kept", _cache, models.CacheGiven
+    ),
+    Operation(
+        "POST", "/cache/purge", "purgeCache", "end every answer that is kept by now", _purge,
+        models.PurgeGiven, body=models.PurgeAsked,
+    ),
+    Operation(
+        "GET", "/audit", "listChanges", "who did what, the newest first", _audit,
+        models.Audit, models.AuditAsked,
+    ),
+)  # fmt: skip
