@@ -135,7 +135,8 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "ask for less, or ask the admin for more",
     ),
     errors.Unavailable: Advice(
-        "the vault does not answer, a key does not open, or keyrelay is stopping",
+        "too many connections are open, the vault does not answer, a key does not open, or "
+        "keyrelay is stopping",
         "try again after `Retry-After`; if it stays, the log says why",
     ),
     errors.Overloaded: Advice(
@@ -176,6 +177,7 @@ _OPENAI: Final = {
 }
 _ANTHROPIC: Final = {
     **_OPENAI,
+    413: "ContentTooLargeError",
     431: "RequestHeaderFieldsTooLargeError",
     501: "HTTPNotImplementedError",
     503: "ServiceUnavailableError",

@@ -17,7 +17,7 @@ from proxy.cache.purges import Purges
 from proxy.cache.spool import PIECE, PrefixGoneError, ReadBody, Spool
 from proxy.call import Call
 from proxy.clock import Clock
-from proxy.errors import InternalError, Unavailable, UpstreamIncomplete
+from proxy.errors import InternalError, Overloaded, Unavailable, UpstreamIncomplete
 from proxy.grant import Grant
 from proxy.messages import Response
 from proxy.upstream.seam import Upstream
@@ -229,7 +229,9 @@ class Flight:
                 await self._read(response)
         except Exception as error:
             if self.response is None:
-                leader.tell(error)
+                # all of one tenant and service: the others would wait in the same queue again
+                for seat in tuple(self._seats) if isinstance(error, Overloaded) else (leader,):
+                    seat.tell(error)
                 return False
             if not self.complete:
                 self._break(error)

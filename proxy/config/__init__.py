@@ -11,7 +11,7 @@ from proxy.config.imported import (
 )
 from proxy.config.keys import judge_hosts, make_key
 from proxy.config.loading import load_config
-from proxy.config.model import BackendEntry, Cache, Config, KeyEntry, Limits, Server
+from proxy.config.model import BackendEntry, Cache, CallLimits, Config, KeyEntry, Limits, Server
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.units import parse_seconds
 from proxy.config.values import KeyValues
@@ -20,6 +20,7 @@ __all__ = [
     "IMPORTED",
     "BackendEntry",
     "Cache",
+    "CallLimits",
     "Config",
     "ConfigError",
     "KeyEntry",

@@ -17,6 +17,8 @@ from proxy.config.model import (
     MAPPING,
     BackendEntry,
     Cache,
+    CallLimits,
+    Concurrency,
     Config,
     KeyEntry,
     Limits,
@@ -35,6 +37,8 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("server",): Server,
     ("cache",): Cache,
     ("limits",): Limits,
+    ("limits", "services"): CallLimits,
+    ("limits", "concurrency"): Concurrency,
     ("keys",): KeyEntry,
     ("backends",): BackendEntry,
 }
@@ -49,6 +53,9 @@ _WORDS: Final = {
     "bool_type": "expected true or false",
     "path_type": "expected a path",
 }
+
+_OF_A_NAME: Final = "[key]"
+"""How pydantic says that a name is wrong, not what stands under it."""
 
 Place = tuple[int | str, ...]
 
@@ -154,10 +161,16 @@ class _Reading:
 
 def _mistakes(error: ValidationError) -> Iterator[str]:
     for detail in error.errors(include_url=False, include_input=False):
-        place = tuple(step for step in detail["loc"] if step not in (MAPPING, LIST))
+        place = tuple(step for step in detail["loc"] if step not in (MAPPING, LIST, _OF_A_NAME))
         if MAPPING in detail["loc"] and place[-1] in ("value", "service"):
             place = place[:-1]
         yield f"{_path(place)}: {_expectation(detail, place)}"
+
+
+def _model(place: Place) -> type[BaseModel]:
+    """The section that a place lies in, by the longest part of it that names one."""
+    steps = tuple(str(step) for step in place)
+    return next(_MODELS[steps[:n]] for n in (2, 1, 0) if steps[:n] in _MODELS)
 
 
 def _path(place: Place) -> str:
@@ -167,8 +180,8 @@ def _path(place: Place) -> str:
 
 def _expectation(detail: ErrorDetails, place: Place) -> str:
     if detail["type"] == "extra_forbidden":
-        model = _MODELS.get(tuple(str(step) for step in place[:1] if len(place) > 1), Config)
-        return "no setting has this name; expected one of " + ", ".join(model.model_fields)
+        known = ", ".join(_model(place[:-1]).model_fields)
+        return f"no setting has this name; expected one of {known}"
     if detail["type"] in _WORDS:
         return _WORDS[detail["type"]]
     cause = detail.get("ctx", {}).get("error")

@@ -1,0 +1,75 @@
+"""An Upstream around an Upstream: each call holds a slot from before it is sent to its end."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+
+from proxy.call import Call
+from proxy.clock import Clock
+from proxy.grant import Grant
+from proxy.messages import RequestBody, Response
+from proxy.upstream.seam import Upstream
+from proxy.upstream.slots import Slot, Slots
+
+
+class Admission:
+    """Lets calls through while there is room for them; the others wait for their turn."""
+
+    def __init__(self, upstream: Upstream, slots: Slots, clock: Clock) -> None:
+        self.upstream = upstream
+        self.slots = slots
+        self.clock = clock
+
+    def send(
+        self, call: Call, grant: Grant, body: RequestBody
+    ) -> AbstractAsyncContextManager[Response]:
+        """As the seam has it; the response knows how long the call has waited. Raises Overloaded
+        too."""
+        return _Admitted(self, call, grant, body)
+
+
+class _Admitted:
+    """One call with its slot. A class and no generator, which would cost more than the slot."""
+
+    __slots__ = ("_admission", "_body", "_call", "_grant", "_sent", "_slot")
+
+    def __init__(self, admission: Admission, call: Call, grant: Grant, body: RequestBody) -> None:
+        self._admission = admission
+        self._call = call
+        self._grant = grant
+        self._body = body
+        self._slot: Slot | None = None
+
+    async def __aenter__(self) -> Response:
+        admission, grant = self._admission, self._grant
+        slots = admission.slots
+        service = grant.service.name if grant.service is not None else ""
+        waited = 0.0
+        slot = slots.take(grant.tenant, service)
+        if slot is None:
+            began = admission.clock.monotonic()
+            slot = await slots.wait(grant.tenant, service)
+            waited = admission.clock.monotonic() - began
+        try:
+            self._sent = admission.upstream.send(self._call, grant, self._body)
+            response = await self._sent.__aenter__()
+        except BaseException:
+            slots.release(slot)
+            raise
+        self._slot = slot
+        return response._replace(waited=waited) if waited else response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            await self._sent.__aexit__(kind, error, traceback)
+        finally:
+            self._admission.slots.release(slot)

@@ -1,0 +1,58 @@
+"""The section `limits` of the configuration, as the rooms around the upstream take it."""
+
+from __future__ import annotations
+
+from math import inf
+
+from proxy.bounds import ByService
+from proxy.config import CallLimits, Limits
+from proxy.upstream.slots import SlotLimits
+from proxy.upstream.transport import Deadlines
+
+
+def deadlines(limits: Limits) -> ByService[Deadlines]:
+    """Until when a call is given up."""
+    named = {name: _deadlines(own) for name, own in limits.by_service().items()}
+    return ByService(_deadlines(limits), named)
+
+
+def request_octets(limits: Limits) -> ByService[int | None]:
+    """The largest body of a request."""
+    named = {name: own.max_request_bytes for name, own in limits.by_service().items()}
+    return ByService(limits.max_request_bytes, named)
+
+
+def response_octets(limits: Limits) -> ByService[int | None]:
+    """The largest body of an answer."""
+    named = {name: own.max_response_bytes for name, own in limits.by_service().items()}
+    return ByService(limits.max_response_bytes, named)
+
+
+def slot_limits(limits: Limits) -> SlotLimits:
+    """How many calls at once, and how long the others wait."""
+    asked = limits.concurrency
+    return SlotLimits(
+        total=_bound(asked.total),
+        per_tenant=_bound(asked.per_tenant),
+        per_service=_bound(asked.per_service),
+        tenants={name: _bound(count) for name, count in asked.tenants.items()},
+        services={name: _bound(count) for name, count in asked.services.items()},
+        queue_length=limits.queue_length,
+        queue_timeout=limits.queue_timeout,
+    )
+
+
+def _deadlines(limits: CallLimits) -> Deadlines:
+    """No part of a call may take longer than all of it."""
+    total = limits.total_timeout
+    longest = inf if total is None else total
+    return Deadlines(
+        connect=min(limits.connect_timeout, longest),
+        first_byte=limits.first_byte_timeout,
+        idle=limits.idle_timeout,
+        total=total,
+    )
+
+
+def _bound(count: int | None) -> float:
+    return inf if count is None else count
