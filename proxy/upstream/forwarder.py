@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import TracebackType
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from proxy.call import Call
@@ -20,10 +21,13 @@ from proxy.services.model import Service, Slot
 from proxy.services.slots import header_names
 from proxy.upstream.redirects import Redirects
 from proxy.upstream.transport import Deadlines, OutboundRequest
+from proxy.upstream.wire.guards import opening
 from vault import Credential, KeyRef, VaultError
 
 REMEMBERED = 1024
 """How many headers, and how many keys, are remembered with what was worked out for them."""
+
+_NO_KEY: Final[Credential] = {}
 
 
 class OpensKeys(Protocol):
@@ -51,6 +55,26 @@ class KnowsSlots(Protocol):
         ...
 
 
+class Prepared:
+    """What calls with equal headers have in common: all that is sent but the body, and what finds
+    the key in an answer. It shows nothing of itself: the key stands in it."""
+
+    __slots__ = ("credential", "echo", "fields", "grant", "opening", "target")
+
+    def __init__(self, call: Call, grant: Grant, credential: Credential, message: Message) -> None:
+        at = grant.target
+        self.grant = grant
+        self.credential = credential
+        self.fields = message.fields
+        self.target = Target(at.scheme, at.host, at.port, message.path, message.query)
+        self.opening = opening(call.method, self.target, self.fields)
+        self.echo: EchoMatcher | None = None
+
+    def fits(self, grant: Grant, credential: Credential) -> bool:
+        """Whether it was made from these very objects."""
+        return self.grant is grant and self.credential is credential
+
+
 @dataclass(frozen=True, slots=True)
 class Forwarder:
     """Sends an authorised call with its key, exactly where the grant says.
@@ -65,6 +89,7 @@ class Forwarder:
     pseudonym: bytes
     deadlines: Deadlines
     _passed: dict[bytes, tuple[Grant, Fields]] = field(default_factory=dict, repr=False)
+    _prepared: dict[bytes, Prepared] = field(default_factory=dict, repr=False)
     _matchers: dict[KeyRef, tuple[Credential, EchoMatcher]] = field(
         default_factory=dict, repr=False
     )
@@ -84,17 +109,28 @@ class Forwarder:
         fields = request_fields(call.fields, self.services.credential_headers, keep=keep)
         return with_defaults(fields, grant.service.defaults if grant.service else ())
 
-    @asynccontextmanager
-    async def send(self, call: Call, grant: Grant, body: RequestBody) -> AsyncIterator[Response]:
+    def send(self, call: Call, grant: Grant, body: RequestBody) -> Forwarding:
         """The cleaned response; see the seam for what it raises."""
+        return Forwarding(self, call, grant, body)
+
+    async def prepare(self, call: Call, grant: Grant) -> Prepared:
+        """All that is sent for a call but its body, remembered by the call's header."""
         credential = await self._credential(grant)
-        outbound = self._outbound(call, grant, body, credential)
-        async with self.transport.send(outbound) as answer:
-            yield self._cleaned(call, grant, answer, credential)
+        known = self._prepared.get(call.head)
+        if known is not None and known.fits(grant, credential):
+            return known
+        if known is not None:  # grants or keys have changed: the others are outdated too
+            self._prepared.clear()
+        message = self._message(call, grant, credential)
+        made = Prepared(call, grant, credential, message)
+        made.echo = self._matcher(grant, credential)
+        if call.head and not grant.own_credential:
+            bounded_put(self._prepared, call.head, made, REMEMBERED)
+        return made
 
     async def _credential(self, grant: Grant) -> Credential:
         if grant.key is None:
-            return {}
+            return _NO_KEY
         try:
             return await self.keys.open_key(grant.key)
         except VaultError as error:
@@ -102,34 +138,35 @@ class Forwarder:
                 "The key can't be opened now; ask the admin.", retry_after=5
             ) from error
 
-    def _outbound(
-        self, call: Call, grant: Grant, body: RequestBody, credential: Credential
-    ) -> OutboundRequest:
+    def _message(self, call: Call, grant: Grant, credential: Credential) -> Message:
         fields = add_via(self.forwarded(call, grant), self.pseudonym)
         message = Message(fields, grant.target.path, grant.target.query)
-        if grant.key is not None:
-            message = _with_key(_slots(call, grant), credential, message, grant)
-        at = grant.target
-        target = Target(at.scheme, at.host, at.port, message.path, message.query)
+        if grant.key is None:
+            return message
+        return _with_key(_slots(call, grant), credential, message, grant)
+
+    def outbound(self, call: Call, prepared: Prepared, body: RequestBody) -> OutboundRequest:
+        """What is prepared, with this body."""
+        grant = prepared.grant
         return OutboundRequest(
             method=call.method,
-            target=target,
-            fields=message.fields,
+            target=prepared.target,
+            fields=prepared.fields,
             body=body,
             reach=grant.reach,
             own_allowed=grant.place is Place.BACKEND,
             deadlines=self.deadlines,
             partition=grant.tenant,
+            opening=prepared.opening,
         )
 
-    def _cleaned(
-        self, call: Call, grant: Grant, answer: Response, credential: Credential
-    ) -> Response:
-        echo = self._matcher(grant, credential)
+    def cleaned(self, call: Call, prepared: Prepared, answer: Response) -> Response:
+        """The answer as the caller may see it; raises RedirectRefused."""
+        echo = prepared.echo
         fields = answer.fields
         if echo is not None and _echoes(echo, b"\0".join([value for _, value in fields])):
             fields = tuple(field for field in fields if not _echoes(echo, field[1]))
-        fields = response_fields(self.redirects.rewritten(grant, answer.status, fields))
+        fields = response_fields(self.redirects.rewritten(prepared.grant, answer.status, fields))
         if echo is None or not _may_be_stored(call):
             return Response(
                 answer.status,
@@ -159,6 +196,41 @@ class Forwarder:
             known = (credential, EchoMatcher.of(credential, _service(grant)))
             bounded_put(self._matchers, grant.key, known, REMEMBERED)
         return known[1]
+
+
+class Forwarding:
+    """One call on its way. A class and no generator, which would cost more than it does."""
+
+    __slots__ = ("_body", "_call", "_forwarder", "_grant", "_sending")
+
+    def __init__(self, forwarder: Forwarder, call: Call, grant: Grant, body: RequestBody) -> None:
+        self._forwarder = forwarder
+        self._call = call
+        self._grant = grant
+        self._body = body
+        self._sending: AbstractAsyncContextManager[Response] | None = None
+
+    async def __aenter__(self) -> Response:
+        forwarder, call = self._forwarder, self._call
+        prepared = await forwarder.prepare(call, self._grant)
+        sending = forwarder.transport.send(forwarder.outbound(call, prepared, self._body))
+        answer = await sending.__aenter__()
+        try:
+            response = forwarder.cleaned(call, prepared, answer)
+        except BaseException as error:
+            await sending.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self._sending = sending
+        return response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._sending is not None:
+            await self._sending.__aexit__(kind, error, traceback)
 
 
 def _with_key(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.errors import UpstreamError
 from proxy.messages import Fields, values
@@ -18,11 +18,17 @@ def request_fields(method: str, authority: str, fields: Fields, length: int | No
 
     `length`: octets of the body; None for chunked.
     """
-    end_to_end = tuple(field for field in fields if field[0] not in FRAMING_FIELDS)
-    return ((b"host", authority.encode("ascii")), *end_to_end, *_framing(method, length))
+    return (*unframed(authority, fields), *framing(method, length))
 
 
-def _framing(method: str, length: int | None) -> Fields:
+def unframed(authority: str, fields: Fields) -> Fields:
+    """All fields that don't depend on the body."""
+    end_to_end = [field for field in fields if field[0] not in FRAMING_FIELDS]
+    return ((b"host", authority.encode("ascii")), *end_to_end)
+
+
+def framing(method: str, length: int | None) -> Fields:
+    """The fields that tell where the body ends."""
     if length is None:
         return ((b"transfer-encoding", b"chunked"),)
     if length or method in METHODS_WITH_CONTENT:
@@ -30,8 +36,7 @@ def _framing(method: str, length: int | None) -> Fields:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """How an answer's body ends: it has none, or by its framing, or only with the connection."""
 
     bodiless: bool
@@ -46,11 +51,11 @@ def judge(method: str, status: int, version: bytes, fields: Fields) -> Framing:
     """
     lengths = values(fields, b"content-length")
     codings = values(fields, b"transfer-encoding")
-    if any(_NOT_FOR_VALUES.search(value) for _, value in fields):
+    if _NOT_FOR_VALUES.search(b" ".join([value for _, value in fields])):
         raise UpstreamError("The destination's answer has a control character in a header field.")
     if not 200 <= status <= 599:
         raise UpstreamError("The destination answered with a status that HTTP does not have.")
-    if len(set(lengths)) > 1 or not all(_plain_number(length) for length in lengths):
+    if lengths and (len(set(lengths)) > 1 or not _plain_number(lengths[0])):
         raise UpstreamError("The destination's answer names its length in contradictory ways.")
     if codings and (lengths or version != b"HTTP/1.1" or len(codings) > 1):
         raise UpstreamError("The destination's answer names its length in contradictory ways.")

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpcore
 
@@ -57,13 +57,13 @@ class Deadlines:
     idle: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class OutboundRequest:
+class OutboundRequest(NamedTuple):
     """A request as it shall be sent: fields filtered, credentials written, body read once.
 
     Host and the framing fields are the transport's: they are written from `target` and `body`.
     `own_allowed`: the destination is a registered backend, so it may be one of our own listeners.
-    `partition`: requests of different ones share no connection.
+    `partition`: requests of different ones share no connection. `opening`: its header up to the
+    framing, where an equal one has been written before.
     """
 
     method: str
@@ -74,6 +74,10 @@ class OutboundRequest:
     own_allowed: bool = False
     deadlines: Deadlines = Deadlines()
     partition: str = ""
+    opening: bytes = b""
+
+    def __repr__(self) -> str:
+        return "OutboundRequest(…)"  # the key stands in it
 
 
 Failures = tuple[tuple[type[Exception], type[RelayError], str], ...]

@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 import httptools
 
 from proxy.errors import RelayError, UpstreamError, UpstreamIncomplete, UpstreamUnreachable
-from proxy.messages import Field, Fields
+from proxy.messages import Fields, values
 from proxy.upstream.framing import judge
 from proxy.upstream.wire.guards import (
     END_OF_HEADER,
     check_answer,
     check_beginning,
+    fields_of,
 )
 from proxy.upstream.wire.sentences import (
     CUT,
@@ -31,6 +32,7 @@ MAX_BETWEEN_CHUNKS: Final = 1 << 14
 _FOR_THE_CONNECTION: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"connection", b"keep-alive"}
 )
+_CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _NOTHING_BEHIND: Final = re.compile(rb"[^\r\n]\r\n\r\n")
 _SECONDS: Final = re.compile(rb"timeout\s*=\s*\"?([0-9]{1,6})")
 
@@ -61,8 +63,8 @@ class Answer:
     """
 
     __slots__ = (
-        "_between", "_connection_fields", "_fields", "_held", "_interim", "_left", "_method",
-        "_parser", "_reusable", "_until", "chunks", "complete", "error", "head", "size", "surplus",
+        "_between", "_connection_fields", "_held", "_interim", "_left", "_method", "_parser",
+        "_reusable", "_until", "chunks", "complete", "error", "head", "size", "surplus",
     )  # fmt: skip
 
     def __init__(self, method: str) -> None:
@@ -70,7 +72,6 @@ class Answer:
         self._until = _Until.EMPTY_LINE
         self._held = b""
         self._interim = 0
-        self._fields: list[Field] = []
         self._parser: httptools.HttpResponseParser | None = None
         self._left = 0
         self._between = 0
@@ -106,10 +107,10 @@ class Answer:
         version = self.head.version if self.head else b""
         if not self.complete or self.surplus or not self._reusable or version != b"HTTP/1.1":
             return 0.0
-        for name, value in self._connection_fields:
-            if name == b"connection" and b"close" in value.lower():
+        for name, said in self._connection_fields:
+            if name == b"connection" and b"close" in said.lower():
                 return 0.0
-            if name == b"keep-alive" and (found := _SECONDS.search(value)):
+            if name == b"keep-alive" and (found := _SECONDS.search(said)):
                 most = min(most, max(float(found[1]) - 1.0, 0.0))
         return most
 
@@ -182,13 +183,8 @@ class Answer:
         status = int(header[9:12])
         if 100 <= status <= 199:
             self._skip_interim(status)
-            return
-        self._parser = parser = httptools.HttpResponseParser(self)
-        try:
-            parser.feed_data(header)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise UpstreamError(NOT_HTTP) from error
-        self._begin_body(status, header[:8])
+        else:
+            self._begin_body(status, header[:8], fields_of(header))
 
     def _skip_interim(self, status: int) -> None:
         self._interim += 1
@@ -197,9 +193,11 @@ class Answer:
         if self._interim > MAX_INTERIM:
             raise UpstreamError(TOO_MANY_INTERIM)
 
-    def _begin_body(self, status: int, version: bytes) -> None:
-        fields = tuple(self._fields)
-        relevant = tuple(field for field in fields if field[0] in _FOR_THE_CONNECTION)
+    def _begin_body(self, status: int, version: bytes, fields: Fields) -> None:
+        relevant = tuple([field for field in fields if field[0] in _FOR_THE_CONNECTION])
+        lengths = values(relevant, b"content-length")
+        if len(lengths) > 1:  # equal ones too: who merges them is one reader more
+            raise UpstreamError(NOT_HTTP)
         framing = judge(self._method, status, version, relevant)
         self._connection_fields = relevant
         self.head = Head(status, version, fields, framing.complete_at_close)
@@ -207,12 +205,16 @@ class Answer:
             self._finish(reusable=True)
         elif framing.complete_at_close:
             self._until = _Until.CLOSE
-        elif (length := _length(relevant)) is not None:
-            self._until, self._left = _Until.COUNTED, length
+        elif lengths:
+            self._until, self._left = _Until.COUNTED, int(lengths[0])
         else:
-            self._until = _Until.LAST_CHUNK
-            return
-        self._parser = None
+            self._begin_chunks()
+
+    def _begin_chunks(self) -> None:
+        """The parser reads chunks only: its header is one of ours."""
+        self._until = _Until.LAST_CHUNK
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.feed_data(_CHUNKED)
 
     # The body.
 
@@ -264,11 +266,6 @@ class Answer:
         if self.complete:
             self.surplus = True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the header, or a trailer: that is dropped."""
-        if self._until is _Until.EMPTY_LINE:
-            self._fields.append((name.lower(), value.strip(b" \t")))
-
     def on_body(self, octets: bytes) -> None:
         """Octets of a chunk: ours, unless they stand behind the end."""
         if not self.complete:
@@ -278,7 +275,3 @@ class Answer:
         """The last chunk and its trailers have been read."""
         if self._until is _Until.LAST_CHUNK:
             self.complete = True
-
-
-def _length(fields: Fields) -> int | None:
-    return next((int(value) for name, value in fields if name == b"content-length"), None)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from proxy.destinations import Target
 from proxy.errors import BadRequest, UpstreamError
 from proxy.messages import Fields
+from proxy.upstream.framing import framing, unframed
 from proxy.upstream.wire.sentences import HEADER_TOO_LARGE, NOT_HTTP, NOT_SENDABLE
 
 MAX_HEADER: Final = 1 << 16
@@ -37,6 +39,12 @@ def check_answer(header: bytes) -> None:
         raise UpstreamError(NOT_HTTP)
 
 
+def fields_of(header: bytes) -> Fields:
+    """The fields of a header that `check_answer` has let through: a line each, a colon in each."""
+    parts = [line.partition(b":") for line in header.split(b"\r\n")[1:-2]]
+    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in parts])
+
+
 def check_beginning(octets: bytes) -> None:
     """A header that is not whole yet; raises UpstreamError once it can't become one."""
     if len(octets) > MAX_HEADER:
@@ -45,15 +53,27 @@ def check_beginning(octets: bytes) -> None:
         raise UpstreamError(NOT_HTTP)
 
 
+def opening(method: str, target: Target, fields: Fields) -> bytes:
+    """All of a request's header but what tells where its body ends; raises as `request_header`."""
+    unended = unframed(target.authority, fields)
+    return request_header(method, target.origin_form, unended)[:-2]
+
+
+def ending(method: str, length: int | None) -> bytes:
+    """The rest of the header; `length`: octets of the body, None for chunked."""
+    fields = [name + b": " + value + b"\r\n" for name, value in framing(method, length)]
+    return b"".join(fields) + b"\r\n"
+
+
 def request_header(method: str, target: str, fields: Fields) -> bytes:
     """The header as it is sent; raises BadRequest for what would be read as something else.
 
     `Expect` is left out: it is answered by us, and no upstream is asked again.
     """
-    lines = [name + b": " + value for name, value in fields if name != b"expect"]
+    sent = [name + b": " + value for name, value in fields if name != b"expect"]
     line = f"{method} {target} HTTP/1.1".encode()
-    header = b"\r\n".join((line, *lines, b"", b""))
+    header = b"\r\n".join((line, *sent, b"", b""))
     # The pattern judges each line, and the count shows that no value brought lines of its own.
-    if _REQUEST.fullmatch(header) is None or header.count(b"\r\n") != len(lines) + 2:
+    if _REQUEST.fullmatch(header) is None or header.count(b"\r\n") != len(sent) + 2:
         raise BadRequest(NOT_SENDABLE)
     return header

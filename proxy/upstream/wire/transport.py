@@ -15,12 +15,11 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamIncomplete, UpstreamUnreachable
 from proxy.messages import Response
 from proxy.network import Dialler
-from proxy.upstream.framing import request_fields
 from proxy.upstream.transport import SAFE_METHODS, OutboundRequest, trust
 from proxy.upstream.wire.answer import Answer, Head
 from proxy.upstream.wire.connection import Connection
 from proxy.upstream.wire.connector import Connector, Route
-from proxy.upstream.wire.guards import request_header
+from proxy.upstream.wire.guards import ending, opening
 from proxy.upstream.wire.pool import Bounds, Pool
 from proxy.upstream.wire.sentences import CUT
 from proxy.upstream.wire.upload import upload
@@ -77,9 +76,9 @@ class _Sending:
     async def __aenter__(self) -> Response:
         started = self._clock.monotonic()
         outbound = self._outbound
-        target, length = outbound.target, outbound.body.length
-        fields = request_fields(outbound.method, target.authority, outbound.fields, length)
-        header = request_header(outbound.method, target.origin_form, fields)
+        method = outbound.method
+        begin = outbound.opening or opening(method, outbound.target, outbound.fields)
+        header = begin + ending(method, outbound.body.length)
         head = await self._first_or_second(_route(outbound), header)
         return Response(
             status=head.status,

@@ -7,7 +7,7 @@ from typing import Final
 
 from proxy.errors import BadRequest
 from proxy.messages import RequestBody
-from proxy.upstream.wire.connection import Connection
+from proxy.upstream.wire.connection import MAX_JOINED, Connection
 from proxy.upstream.wire.sentences import WRONG_LENGTH
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -19,22 +19,29 @@ async def upload(connection: Connection, header: bytes, body: RequestBody, secon
     `seconds`: until the upstream takes more. Raises BadRequest where the body is not as long as
     declared (RFC 9112 section 6.2), and what reading the body raises.
     """
-    if body.length == 0:
-        connection.write(header)
-    else:
-        connection.put(header)
-        parts = aiter(body)
-        whole = False
-        try:
-            with connection.uploading():
-                whole = await _pass_on(connection, parts, body.length, seconds)
-        finally:
-            await _dismiss(parts)
-        if not whole:
-            return False
-        connection.flush()
+    content = b"" if body.length == 0 else body.at_hand()
+    if content is not None and len(content) == body.length and len(content) <= MAX_JOINED:
+        connection.write(header + content)
+    elif not await _in_parts(connection, header, body, seconds):
+        return False
     await connection.until_writable(seconds)
     return True
+
+
+async def _in_parts(
+    connection: Connection, header: bytes, body: RequestBody, seconds: float
+) -> bool:
+    connection.put(header)
+    parts = aiter(body)
+    whole = False
+    try:
+        with connection.uploading():
+            whole = await _pass_on(connection, parts, body.length, seconds)
+    finally:
+        await _dismiss(parts)
+    if whole:
+        connection.flush()
+    return whole
 
 
 async def _pass_on(

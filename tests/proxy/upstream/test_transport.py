@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -334,7 +333,7 @@ async def test_own_listeners_are_refused_unless_the_request_may(to: Sender) -> N
     async with Origin() as origin:
         to.dialler.own = frozenset({(ip_address("127.0.0.1"), origin.port)})
         refused = to.request(origin.url)
-        async with to.transport.send(replace(refused, own_allowed=True)) as response:
+        async with to.transport.send(refused._replace(own_allowed=True)) as response:
             assert response.status == 200
         with pytest.raises(DestinationRefused):
             async with to.transport.send(refused):

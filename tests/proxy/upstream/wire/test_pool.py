@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -271,7 +270,7 @@ async def test_partitions_share_no_connection(to: Sender) -> None:
     """Where credentials differ, so do connections."""
     async with Origin(reply(200, (), b"ok")) as origin:
         for partition in ("a", "b", "a", "b"):
-            request = replace(to.request(origin.url), partition=partition)
+            request = to.request(origin.url)._replace(partition=partition)
             async with to.transport.send(request) as response:
                 assert [part async for part in response.body] == [b"ok"]
     assert origin.connections == 2

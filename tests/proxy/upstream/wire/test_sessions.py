@@ -5,7 +5,6 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +76,7 @@ async def test_no_other_route_resumes(
     async with Origin(handler, ssl_context=context) as origin:
         wires.ports[443] = origin.port
         first = to.request("https://api.test/")
-        other_tenant = replace(first, partition="other")
+        other_tenant = first._replace(partition="other")
         for request in (first, other_tenant, to.request("https://other.test/"), first):
             async with to.transport.send(request) as response:
                 assert [part async for part in response.body] == [b"ok"]
