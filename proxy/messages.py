@@ -27,6 +27,21 @@ class RequestBody(Protocol):
         ...
 
 
+class NoBody:
+    """The body of a request that has none."""
+
+    length = 0
+
+    def at_hand(self) -> bytes:
+        """Nothing, at once."""
+        return b""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Nothing."""
+        return
+        yield b""  # what makes this a generator
+
+
 class Response(NamedTuple):
     """A response on its way to the caller.
 

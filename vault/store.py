@@ -98,6 +98,13 @@ class Store:
         async with self.reading() as connection:
             return int(await connection.scalar(select(STATE.c.generation)) or 0)
 
+    async def check(self) -> None:
+        """Reads and writes, and takes it back; raises StoreUnavailable."""
+        with _translated():
+            async with self._turn, self._writer.connect() as connection:
+                await connection.execute(update(STATE).values(generation=STATE.c.generation))
+                await connection.rollback()
+
     async def close(self) -> None:
         """Closes every connection."""
         await self._engine.dispose()

@@ -244,6 +244,10 @@ class Vault:
         async with self._core.reading() as connection:
             return await audit.latest(connection, limit, tenant, before)
 
+    async def check(self) -> None:
+        """Whether the database can be read and written now."""
+        await self._core.store.check()
+
     async def close(self) -> None:
         """Closes the database."""
         await self._core.store.close()

@@ -17,10 +17,11 @@ from proxy.cli.output import instant, json_option, show_facts
 from proxy.cli.params import tenant_option
 from proxy.cli.secrets_in import read_line
 from proxy.cli.session import Session, with_session
-from proxy.cli.wiring import PSEUDONYM, NoBody, authorizer, forwarder
+from proxy.cli.wiring import PSEUDONYM, authorizer, forwarder
 from proxy.destinations import Target
 from proxy.errors import RelayError
 from proxy.grant import Client, Grant, Place, site_of
+from proxy.messages import NoBody
 from proxy.routing import Router
 from proxy.services import Slot
 

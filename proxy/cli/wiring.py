@@ -12,25 +12,10 @@ from proxy.network import Dialler, SystemResolver
 from proxy.upstream.forwarder import Forwarder
 from proxy.upstream.leaves import TRANSPORTS
 from proxy.upstream.redirects import Redirects
-from proxy.upstream.transport import Deadlines
+from proxy.upstream.settings import deadlines
 
 PSEUDONYM = b"keyrelay-cli"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-class NoBody:
-    """A request without a body."""
-
-    length = 0
-
-    def at_hand(self) -> bytes:
-        """Nothing, at once."""
-        return b""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Nothing."""
-        return
-        yield b""  # what makes this a generator
 
 
 def authorizer(session: Session) -> Authorizer:
@@ -58,11 +43,7 @@ async def forwarder(session: Session) -> AsyncIterator[Forwarder]:
             services=session.services,
             redirects=Redirects(server.public_url),
             pseudonym=PSEUDONYM,
-            deadlines=Deadlines(
-                connect=limits.connect_timeout,
-                first_byte=limits.first_byte_timeout,
-                idle=limits.idle_timeout,
-            ),
+            deadlines=deadlines(limits),
         )
     finally:
         await transport.aclose()

@@ -1,0 +1,1 @@
+"""Whether this server is ready, and how the services fare that it calls."""
