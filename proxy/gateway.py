@@ -8,9 +8,10 @@ from typing import Protocol
 
 from proxy.authentication import Authenticator
 from proxy.authorization import Authorizer
-from proxy.cache.cache import Cache
+from proxy.bounds import Fetching
 from proxy.call import Call
 from proxy.grant import Client, Grant
+from proxy.limits.limits import Limits
 from proxy.messages import Response
 from proxy.record import Account
 from proxy.routing import Router
@@ -39,12 +40,14 @@ class Gateway:
     authenticator: Authenticator
     router: Router
     authorizer: Authorizer
-    cache: Cache
+    cache: Fetching
     remembered: Remembered
+    limits: Limits
 
     async def exchange(self, call: Call, account: Account) -> AbstractAsyncContextManager[Response]:
         """The response of the provider, the backend or the cache; both raise RelayError."""
         account.grant = grant = self.remembered.grant(call) or await self._admit(call, account)
+        await self.limits.check(grant, account)
         return self.cache.fetch(call, grant)
 
     async def _admit(self, call: Call, account: Account) -> Grant:
