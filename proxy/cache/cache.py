@@ -101,9 +101,23 @@ class Cache:
         await self._flights.close()
         await self._store.close()
 
+    async def check(self) -> None:
+        """Whether the store opens and lets us write; raises StoreError, SchemaTooNew."""
+        await self._store.start()
+
     async def stats(self) -> CacheStats:
         """How much is stored; raises StoreError."""
         return await self._store.stats()
+
+    @property
+    def in_memory(self) -> CacheStats:
+        """How much of it is in memory as well, of all tenants together."""
+        return CacheStats({("", ""): self._memory.holding}, self._memory.evicted)
+
+    @property
+    def ails(self) -> bool:
+        """Whether the store has refused something and taken nothing since."""
+        return self._trouble.lasts
 
     async def purge(self, purge: Purge) -> None:
         """Ends the answers that a purge covers."""

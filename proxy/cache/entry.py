@@ -105,9 +105,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """How much is stored, by tenant and service."""
+    """How much is stored, by tenant and service; `evicted`: entries that had to make room."""
 
     holdings: Mapping[tuple[str, str], Holding] = field(default_factory=dict)
+    evicted: int = 0
 
     @property
     def entries(self) -> int:

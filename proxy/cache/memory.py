@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxy.cache.entry import OVERHEAD, Entry, Found, Miss
+from proxy.cache.entry import OVERHEAD, Entry, Found, Holding, Miss
 from proxy.cache.key import Select
 from vault import Purge
 
@@ -29,7 +29,7 @@ class _Kept:
 
 
 class Memory:
-    """Answers by key; of one key the newest first."""
+    """Answers by key; of one key the newest first. `evicted`: how many had to make room."""
 
     def __init__(self, octets: int) -> None:
         self._limit = octets
@@ -37,6 +37,12 @@ class Memory:
         self._by_tenant: dict[str, OrderedDict[_Kept, None]] = {}
         self._used: dict[str, int] = {}
         self._total = 0
+        self.evicted = 0
+
+    @property
+    def holding(self) -> Holding:
+        """How much is kept."""
+        return Holding(sum(map(len, self._by_tenant.values())), self._total)
 
     def get(self, key: bytes, select: Select, now: float) -> Found | Miss:
         """The newest answer that suits the call and whose own time is ahead."""
@@ -65,6 +71,7 @@ class Memory:
         self._used[entry.tenant] = self._used.get(entry.tenant, 0) + kept.cost
         self._total += kept.cost
         while self._total > self._limit:
+            self.evicted += 1
             largest = max(self._used, key=self._used.__getitem__)
             self._drop(next(iter(self._by_tenant[largest])))
 

@@ -14,6 +14,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -146,7 +147,7 @@ class SqliteStore:
 
     async def stats(self) -> CacheStats:
         """How much is stored."""
-        return await self._reads.run(holdings)
+        return replace(await self._reads.run(holdings), evicted=self._writer.evicted)
 
     def _find(
         self, key: bytes, select: Select, now: float, connection: sqlite3.Connection

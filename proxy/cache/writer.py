@@ -43,6 +43,7 @@ class Writer:
 
     def __init__(self, sealer: Sealer, clock: Clock, settings: CacheSettings, pins: Pins) -> None:
         self.presence = Presence()
+        self.evicted = 0  # rows that had to make room
         self._sealer = sealer
         self._clock = clock
         self._settings = settings
@@ -217,6 +218,7 @@ class Writer:
             if not oldest:  # somebody else has removed rows
                 self._used = None
                 return
+            self.evicted += len(oldest)
             self.remove(oldest, connection)
 
     def _too_large(self, connection: sqlite3.Connection) -> str | None:

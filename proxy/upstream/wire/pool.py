@@ -112,6 +112,12 @@ class Pool:
             connection.close()
         await asyncio.sleep(0)  # the event loop closes the sockets
 
+    def load(self) -> tuple[int, int, int]:
+        """How many connections are open, how many of them idle, and how many callers wait."""
+        idle = sum(len(lane.idle) for lane in self._lanes.values())
+        waiting = sum(len(lane.waiting) for lane in self._lanes.values())
+        return len(self._connections), idle, waiting
+
     # Opening.
 
     async def _new(self, lane: _Lane, seconds: float) -> Connection:
