@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -30,6 +30,12 @@ from proxy.clock import Clock
 from proxy.config import Config, ConfigError
 from proxy.destinations import parse_destination
 from proxy.gateway import Gateway
+from proxy.limits.budgets import Budgets
+from proxy.limits.ledger import SqliteLedger
+from proxy.limits.limits import Limits
+from proxy.limits.rules import Rule
+from proxy.metrics import Sources, Tallies, listener_app
+from proxy.metrics import routes as metrics_routes
 from proxy.network import Dialler, Resolver, SystemResolver, as_literal
 from proxy.pages import REFUSALS, ROUTES
 from proxy.record import Observer
@@ -41,6 +47,7 @@ from proxy.upstream import settings
 from proxy.upstream.admission import Admission
 from proxy.upstream.forwarder import Forwarder
 from proxy.upstream.leaves import TRANSPORTS, Transport
+from proxy.upstream.quota import Quota
 from proxy.upstream.redirects import Redirects
 from proxy.upstream.seam import Upstream
 from proxy.upstream.sizes import Sized
@@ -59,6 +66,7 @@ class Surroundings:
 
     `listening`: (host, port) of our own listeners. `newer_services` is asked again and again: the
     registry, where it has changed since; raises ConfigError. `observers`: who hears of every call.
+    `lost_lines`: how many lines the log could not write.
     """
 
     data: Path
@@ -67,6 +75,7 @@ class Surroundings:
     resolver: Resolver | None = None
     newer_services: Callable[[], Services | None] = lambda: None
     observers: tuple[Observer, ...] = ()
+    lost_lines: Callable[[], int] = lambda: 0
 
 
 class Changes:
@@ -105,22 +114,38 @@ class Changes:
         await self._cache.apply_purges(await self._vault.purges())
 
 
+class Lasting(Protocol):
+    """What has something to do before the first call and after the last."""
+
+    async def start(self) -> None:
+        """Before the first call."""
+        ...
+
+    async def stop(self) -> None:
+        """After the last call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server opens and closes. `metrics`: what a listener of their own serves; `lasting`:
+    further parts, in the order of their start."""
+
+    cache: Cache
+    transport: Transport
+    changes: Changes
+    metrics: ASGIApp
+    lasting: tuple[Lasting, ...] = ()
+
+
 class Relay:
     """Everything that runs, as one ASGI application; `start` before the first call, then `stop`."""
 
-    def __init__(
-        self,
-        endpoint: ASGIApp,
-        pages: ASGIApp,
-        cache: Cache,
-        transport: Transport,
-        changes: Changes,
-    ) -> None:
+    def __init__(self, endpoint: ASGIApp, pages: ASGIApp, parts: Parts) -> None:
         self._endpoint = endpoint
         self._pages = pages
-        self._cache = cache
-        self._transport = transport
-        self._changes = changes
+        self._parts = parts
+        self.metrics = parts.metrics
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(
@@ -136,9 +161,12 @@ class Relay:
 
     async def start(self) -> None:
         """Opens the stores and begins to follow changes."""
-        await self._cache.start()
-        await self._changes.take_purges()
-        self._following = asyncio.create_task(self._changes.follow())
+        parts = self._parts
+        await parts.cache.start()
+        await parts.changes.take_purges()
+        for part in parts.lasting:
+            await part.start()
+        self._following = asyncio.create_task(parts.changes.follow())
 
     async def stop(self) -> None:
         """Ends what `start` began."""
@@ -146,8 +174,10 @@ class Relay:
             self._following.cancel()
             with suppress(asyncio.CancelledError):
                 await self._following
-        await self._cache.aclose()
-        await self._transport.aclose()
+        await self._parts.cache.aclose()
+        for part in reversed(self._parts.lasting):
+            await part.stop()
+        await self._parts.transport.aclose()
 
 
 async def assemble(config: Config, services: Services, vault: Vault, around: Surroundings) -> Relay:
@@ -171,7 +201,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     )
     slots = Slots(settings.slot_limits(config.limits))
     sized = Sized(forwarder, settings.response_octets(config.limits))
-    upstream = Admission(sized, slots, clock)
+    limits = _limits(config, around)
+    upstream = Quota(Admission(sized, slots, clock), limits)
     cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
     authenticator = Authenticator(vault, known, clock, _handed_out(config))
     gateway = Gateway(
@@ -180,10 +211,25 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         authorizer=Authorizer(known, _own_places(config, around)),
         cache=Bounded(cache, settings.request_octets(config.limits)),
         remembered=RememberedGrants(clock, lambda: (vault.generation, known.now)),
+        limits=limits,
     )
     origins = frozenset(config.server.cors_origins)
     writer = Writer(clock, pseudonym)
-    endpoint = ProxyEndpoint(gateway, known, writer, origins, Watching((*around.observers,)))
+    tallies = Tallies(lambda name: known.get(name) is not None)
+    watching = Watching((*around.observers, tallies.observe))
+    endpoint = ProxyEndpoint(gateway, known, writer, origins, watching)
+    sources = Sources(
+        tallies=tallies,
+        cache=cache,
+        vault=vault,
+        slots=slots,
+        connections=transport.load,
+        in_flight=lambda: endpoint.in_flight,
+        health=lambda: (),
+        lost_lines=around.lost_lines,
+        data=around.data,
+        clock=clock,
+    )
     admin = Administration(
         acts=Acts(vault, known, cache, clock),
         sessions=Sessions(vault, clock),
@@ -192,7 +238,10 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     routes: list[BaseRoute] = [*ROUTES]
     routes += door.routes(admin)
     routes += api.routes(admin, authenticator)
-    return Relay(endpoint, _pages(routes), cache, transport, Changes(vault, cache, known, around))
+    routes += metrics_routes(sources, authenticator)
+    changes = Changes(vault, cache, known, around)
+    parts = Parts(cache, transport, changes, listener_app(sources), (limits,))
+    return Relay(endpoint, _pages(routes), parts)
 
 
 def _pages(routes: Iterable[BaseRoute]) -> Starlette:
@@ -215,6 +264,12 @@ async def _cache(
     sealer = await vault.sealer("cache-bodies")
     store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
     return Cache(upstream, keyer, store, around.clock, kept)
+
+
+def _limits(config: Config, around: Surroundings) -> Limits:
+    said = [Rule(**dict(entry)) for entry in config.limits.quotas]
+    budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
+    return Limits(said, config.limits.window, budgets, around.clock)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

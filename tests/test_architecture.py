@@ -58,6 +58,7 @@ FLOORS = {
     "proxy.pages": EDGES,
     "proxy.health.pages": EDGES,
     "proxy.admin": EDGES,
+    "proxy.metrics": EDGES,
     "proxy.protocol": EDGES,
     "proxy.demo": EDGES,
     "proxy.cli": EDGES,

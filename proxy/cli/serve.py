@@ -198,7 +198,13 @@ def _around(desk: Desk, ground: Ground) -> Surroundings:
     names = {host, "localhost"} if host in LOOPBACK_REACHES else {host}
     listening = frozenset((name, port) for name in names)
     watching = (ground.log.call,) if ground.log.takes_calls else ()
-    return Surroundings(desk.data, desk.clock, listening, observers=watching)
+    return Surroundings(
+        data=desk.data,
+        clock=desk.clock,
+        listening=listening,
+        observers=watching,
+        lost_lines=lambda: ground.log.lost,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,7 @@
+"""What Prometheus scrapes: calls counted as they end, and the state of the rooms at that moment."""
+
+from proxy.metrics.pages import listener_app, routes
+from proxy.metrics.state import Sources
+from proxy.metrics.tallies import Tallies
+
+__all__ = ["Sources", "Tallies", "listener_app", "routes"]
