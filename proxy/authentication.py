@@ -20,7 +20,7 @@ from proxy.destinations import (
 )
 from proxy.errors import BadCall, BadRequest, Forbidden, RelayError, Unauthorized, Unavailable
 from proxy.fields import request_fields
-from proxy.grant import Client
+from proxy.grant import Client, OwnLimits
 from proxy.leaks import holds_token
 from proxy.messages import Fields, values
 from proxy.services.model import Service
@@ -130,6 +130,10 @@ class Authenticator:
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
 
+    def become(self, handed_out: HandedOut) -> None:
+        """Other rules for keys that we handed out, from now on."""
+        self._handed_out = handed_out
+
     async def holder(self, fields: Fields) -> Token:
         """Whose token a page is asked with, whatever its role; a handed-out key is none.
 
@@ -180,6 +184,7 @@ class Authenticator:
             key_aliases=token.key_aliases,
             may_bring_own=decides.slot in OWN_SLOTS and not _holds_tokens(call, shown),
             good_until=inf if token.expires_at is None else token.expires_at,
+            limits=_own_limits(token),
         )
 
     async def _by_handed_out_key(self, call: Call, shown: list[Shown]) -> Client:
@@ -222,6 +227,11 @@ class Authenticator:
             places.append(replace(target, query=query).url.encode())
         if any(map(holds_token, places)):
             raise BadRequest(COPIED_TOKEN)
+
+
+def _own_limits(token: Token) -> OwnLimits | None:
+    own = OwnLimits(token.limits, token.upstream_limits, token.budget)
+    return None if own == OwnLimits() else own
 
 
 def _holds_tokens(call: Call, shown: list[Shown]) -> bool:

@@ -131,6 +131,7 @@ class Authorizer:
             reach=reach,
             sites=sites,
             token_id=client.token_id,
+            limits=client.limits,
         )
 
     def _for_service(self, client: Client, call: Call, service: Service, target: Target) -> Grant:
@@ -154,6 +155,7 @@ class Authorizer:
             reach=_REACH[place],
             sites=sites,
             token_id=client.token_id,
+            limits=client.limits,
         )
         if service.keyless or place is Place.DOWNLOAD:
             return grant

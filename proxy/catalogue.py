@@ -92,6 +92,19 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "the request's body is above `limits.max_request_bytes`",
         "send less, or ask the admin for more",
     ),
+    errors.TooManyRequests: Advice(
+        "a limit of the token, or of its tenant, has no room for this call now",
+        "wait as long as `detail` says; the admin changes limits with `keyrelay token set NAME`, "
+        "or in `limits.quotas`",
+    ),
+    errors.BudgetSpent: Advice(
+        "the token's upstream calls of this month are used up; answers from the cache go on",
+        "wait for the next month (UTC), or `keyrelay token set NAME --budget N`",
+    ),
+    errors.RequestTooSlow: Advice(
+        "a header was not whole within ten seconds, or nothing of a body came for thirty",
+        "send the request without long pauses; a large body may take as long as it flows",
+    ),
     errors.HeaderTooLarge: Advice(
         "the request target is above 16 KiB, or the header above 64 KiB or 100 fields",
         "send less in the URL and the header, more in the body",

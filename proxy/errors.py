@@ -193,6 +193,36 @@ class BodyTooLarge(RelayError):
     proxy_status = "http_request_error"
 
 
+class TooManyRequests(RelayError):
+    """A limit of the token or of its tenant has no room for this call now (RFC 6585 section 4)."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many calls in this time"
+    kind = "rate_limit_error"
+    proxy_status = "http_request_denied"
+    retry_helps = True
+
+
+class BudgetSpent(TooManyRequests):
+    """The token's upstream calls of this month are used up."""
+
+    code = "budget_spent"
+    title = "The budget of this month is spent"
+    retry_helps = False
+
+
+class RequestTooSlow(RelayError):
+    """The caller paused too long in the middle of its request (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    code = "request_too_slow"
+    title = "The request took too long to arrive"
+    kind = "invalid_request_error"
+    proxy_status = "http_request_error"
+    retry_helps = True
+
+
 class HeaderTooLarge(RelayError):
     """The request's target or header is above the limit."""
 
@@ -354,6 +384,9 @@ CATALOGUE: tuple[type[RelayError], ...] = (
     UnsupportedContent,
     Unacceptable,
     BodyTooLarge,
+    TooManyRequests,
+    BudgetSpent,
+    RequestTooSlow,
     HeaderTooLarge,
     InternalError,
     WebSocketUnsupported,

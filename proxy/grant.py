@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from typing import NamedTuple
 
 from proxy.call import Directions
 from proxy.destinations import Target, path_is_plain
 from proxy.reach import Reach
 from proxy.services.model import Service
 from vault import Binding, Holdings, KeyRef
+
+
+class OwnLimits(NamedTuple):
+    """What a token was given itself: limits of all calls and of upstream calls, as canonical text;
+    upstream calls a month."""
+
+    calls: tuple[str, ...] = ()
+    upstream_calls: tuple[str, ...] = ()
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +31,7 @@ class Client:
     `token_id`: what the token is known by; empty for a handed-out key. `services` None: every
     service of the tenant. `handed_out`: the keys that the caller showed
     instead of a token. `may_bring_own`: the token left the provider's slot free. `good_until`: Unix
-    seconds at which the credential ends by itself.
+    seconds at which the credential ends by itself. `limits` None: none of the token's own.
     """
 
     name: str
@@ -32,6 +42,7 @@ class Client:
     handed_out: tuple[KeyRef, ...] = ()
     may_bring_own: bool = False
     good_until: float = inf
+    limits: OwnLimits | None = None
 
     @property
     def tenant(self) -> str:
@@ -83,6 +94,7 @@ class Grant:
     own_credential: bool = False
     sites: tuple[Site, ...] = ()
     token_id: str = ""
+    limits: OwnLimits | None = None
 
     @property
     def prefix(self) -> str:

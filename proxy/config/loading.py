@@ -20,12 +20,15 @@ from proxy.config.model import (
     CallLimits,
     Concurrency,
     Config,
+    HealthChecks,
     KeyEntry,
     Limits,
+    QuotaEntry,
     Server,
     Surroundings,
 )
 from proxy.config.reading import ConfigError, read_document
+from proxy.config.usage import PriceEntry, Usage
 from proxy.config.values import KeyValues, resolve_key
 from proxy.injection import check_credential
 from proxy.services import ServiceError, Services, load_services
@@ -37,8 +40,12 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("server",): Server,
     ("cache",): Cache,
     ("limits",): Limits,
+    ("health",): HealthChecks,
     ("limits", "services"): CallLimits,
     ("limits", "concurrency"): Concurrency,
+    ("limits", "quotas"): QuotaEntry,
+    ("usage",): Usage,
+    ("prices",): PriceEntry,
     ("keys",): KeyEntry,
     ("backends",): BackendEntry,
 }

@@ -15,9 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -30,7 +28,10 @@ from pydantic import (
     model_validator,
 )
 
+from proxy.config.quotas import Rates, WhoseTenant, WhoseToken, each_once
+from proxy.config.section import Section
 from proxy.config.units import Octets, Seconds, parse_seconds
+from proxy.config.usage import PriceTable, Usage
 from proxy.destinations import parse_destination, parse_registration
 from proxy.errors import RelayError
 from vault import DEFAULT_TENANT, Credential, Secret
@@ -41,6 +42,7 @@ MAPPING: Final = "<mapping>"
 LIST: Final = "<list>"
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
+_LISTEN: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]{1,253})):([0-9]{1,5})", re.ASCII)
 _FIELD_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^`|~-]+", re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 
@@ -95,6 +97,20 @@ def _host(text: str) -> str:
     if _HOST.fullmatch(text):
         return text
     raise ValueError("expected an address or a host name to listen on")
+
+
+class Listen(NamedTuple):
+    """Where something listens; a host without brackets."""
+
+    host: str
+    port: int
+
+
+def _listen(text: object) -> Listen:
+    found = _LISTEN.fullmatch(text) if isinstance(text, str) else None
+    if found is None or int(found[3]) > 65535:
+        raise ValueError("expected an address and a port, such as 127.0.0.1:9090")
+    return Listen(found[1] or found[2], int(found[3]))
 
 
 def _file(path: Path, info: ValidationInfo) -> Path:
@@ -155,14 +171,6 @@ Origin = Annotated[str, AfterValidator(_origin)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 
 
-class Section(BaseModel):
-    """A part of the file: nothing unknown in it, nothing changes afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
-
-
 class Server(Section):
     """Where keyrelay listens and how it meets browsers, backends and private authorities."""
 
@@ -176,6 +184,8 @@ class Server(Section):
     upstream_transport: Literal["wire", "httpx"] = "wire"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_listen: Annotated[Listen, PlainValidator(_listen)] | None = None
+    shutdown_grace: Seconds = 10.0
 
 
 class Cache(Section):
@@ -189,6 +199,12 @@ class Cache(Section):
     max_keyed_body_bytes: Octets = 32 * 2**20
     ignore_fields: tuple[FieldName, ...] = ()
     json_whitespace: Literal["keep", "ignore"] = "keep"
+
+
+class HealthChecks(Section):
+    """When a provider is asked, although nobody calls it; None: never."""
+
+    probe_every: Seconds | None = None
 
 
 class CallLimits(Section):
@@ -214,6 +230,40 @@ class Concurrency(Section):
     )
 
 
+class QuotaEntry(Section):
+    """How many calls a token, or a tenant as a whole, may make; None: nothing about that."""
+
+    token: WhoseToken | None = None
+    tenant: WhoseTenant | None = None
+    service: ServiceName | None = None
+    calls: Rates | None = None
+    upstream_calls: Rates | None = None
+    budget: Annotated[StrictInt, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.token is None and self.tenant is None:
+            raise ValueError("expected token: or tenant:")
+        if self.token is not None and self.tenant == "*":
+            raise ValueError("expected the name of a tenant beside token:, or none for all")
+        if all(one is None for one in (self.calls, self.upstream_calls, self.budget)):
+            raise ValueError("expected calls:, upstream_calls: or budget:")
+        if self.budget is not None and (self.token is None or self.service is not None):
+            raise ValueError("expected budget: for a token and all services together")
+        return self
+
+    @property
+    def whose(self) -> str:
+        """What names an entry."""
+        named = {"token": self.token, "tenant": self.tenant, "service": self.service}
+        return " ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+
+
+def _each_whose_once(entries: tuple[QuotaEntry, ...]) -> tuple[QuotaEntry, ...]:
+    each_once(entry.whose for entry in entries)
+    return entries
+
+
 class Limits(CallLimits):
     """The bounds of every call, what differs for some `services`, and how many go at once."""
 
@@ -223,6 +273,8 @@ class Limits(CallLimits):
     concurrency: Concurrency = Concurrency()
     queue_length: Annotated[StrictInt, Field(ge=0)] = 1000
     queue_timeout: Seconds = 30.0
+    window: Literal["sliding", "moving"] = "sliding"
+    quotas: Annotated[tuple[QuotaEntry, ...], AfterValidator(_each_whose_once)] = ()
 
     def by_service(self) -> dict[str, CallLimits]:
         """The bounds of those services that have some of their own, with what they leave out."""
@@ -327,3 +379,6 @@ class Config(Section):
     server: Server = Server()
     cache: Cache = Cache()
     limits: Limits = Limits()
+    health: HealthChecks = HealthChecks()
+    usage: Usage = Usage()
+    prices: PriceTable = Field(default_factory=dict)

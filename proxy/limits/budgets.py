@@ -1,0 +1,97 @@
+"""How many upstream calls each token with a budget has made in this month (UTC)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from proxy.clock import Clock
+
+FLUSH_SECONDS: Final = 1.0
+"""At most so much is lost in a crash."""
+
+
+class Ledger(Protocol):
+    """What keeps the counts across restarts. Neither call may fail, or wait for a disk."""
+
+    async def spent(self, month: str) -> Mapping[str, int]:
+        """The counts of a month such as 2026-11, by subject; none where they can't be read."""
+        ...
+
+    def note(self, subject: str, month: str, total: int) -> None:
+        """Remembers a count until the next `flush`."""
+        ...
+
+    async def flush(self) -> None:
+        """Writes down what was noted; what can't be written now is kept for the next time."""
+        ...
+
+
+class Budgets:
+    """Counts in memory, and tells the ledger."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._month = ""
+        self._ends = 0.0
+        self._news = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Takes up what this month's calls were, and begins to write down what is counted."""
+        self._turn()
+        for subject, count in (await self._ledger.spent(self._month)).items():
+            self._counts[subject] = self._counts.get(subject, 0) + count
+        self._writing = asyncio.create_task(self._write_forever(), name="keyrelay-budgets")
+
+    async def stop(self) -> None:
+        """Writes down the rest."""
+        self._stopping.set()
+        self._news.set()
+        if self._writing is not None:
+            await self._writing
+        await self._ledger.flush()
+
+    def spent(self, subject: str) -> int:
+        """Calls of this month."""
+        self._turn()
+        return self._counts.get(subject, 0)
+
+    def count(self, subject: str, calls: int = 1) -> None:
+        """Counts a call, or with -1 takes one back."""
+        total = self._counts[subject] = max(0, self.spent(subject) + calls)
+        self._ledger.note(subject, self._month, total)
+        self._news.set()
+
+    def left(self) -> float:
+        """Seconds until the next month."""
+        self._turn()
+        return self._ends - self._clock.now()
+
+    def _turn(self) -> None:
+        """Goes on to another month, where it has begun."""
+        now = self._clock.now()
+        if now >= self._ends:
+            self._month, self._ends = month_of(now)
+            self._counts = {}
+
+    async def _write_forever(self) -> None:
+        while not self._stopping.is_set():
+            await self._news.wait()
+            self._news.clear()
+            await self._ledger.flush()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
+
+
+def month_of(now: float) -> tuple[str, float]:
+    """The calendar month of a time, such as 2026-11, and when it ends; both in UTC."""
+    day = datetime.fromtimestamp(now, UTC)
+    year, month = (day.year, day.month + 1) if day.month < 12 else (day.year + 1, 1)
+    return f"{day:%Y-%m}", datetime(year, month, 1, tzinfo=UTC).timestamp()

@@ -1,0 +1,136 @@
+"""The limits of every call, and of those that go to an upstream; who has none pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from proxy.clock import Clock
+from proxy.errors import TooManyRequests
+from proxy.grant import Grant
+from proxy.limits.budgets import Budgets
+from proxy.limits.rules import Plan, Rule, Who, Window, plan, who
+from proxy.limits.standing import Standing, fields, spent, too_many
+from proxy.memo import bounded_put
+from proxy.messages import Fields
+from proxy.record import Account
+
+if TYPE_CHECKING:
+    from proxy.limits.limiter import Limiter, States
+
+PLANS: Final = 16_384
+"""For how many callers and services it is remembered what holds for them."""
+
+Kind = Literal["sliding", "moving"]
+
+
+class Limits:
+    """Counts calls by token and tenant, as `rules` and the tokens' own limits have it."""
+
+    def __init__(self, rules: Sequence[Rule], kind: Kind, budgets: Budgets, clock: Clock) -> None:
+        self._rules = tuple(rules)
+        self._kind = kind
+        self._budgets = budgets
+        self._clock = clock
+        self._plans: dict[Who, Plan] = {}
+        self._opened: Limiter | None = None
+
+    async def start(self) -> None:
+        """Takes up this month's counts."""
+        await self._budgets.start()
+
+    async def stop(self) -> None:
+        """Writes this month's counts down."""
+        await self._budgets.stop()
+
+    def become(self, rules: Sequence[Rule], kind: Kind) -> None:
+        """Other rules, from now on; what is counted already goes on counting."""
+        if kind != self._kind:
+            self._kind, self._opened = kind, None
+        self._rules = tuple(rules)
+        self._plans = {}
+
+    async def check(self, grant: Grant, account: Account) -> None:
+        """Counts an authorised call, or raises TooManyRequests; notes how its limits stand."""
+        found = self.plan(grant)
+        if found is None:
+            return
+        account.limited = tally = Tally(self, found)
+        if found.calls:
+            taken, tally.calls = await self._limiter.take(found.calls)
+            if not taken:
+                raise _refusal(found.calls, tally.calls)
+
+    def plan(self, grant: Grant) -> Plan | None:
+        """What holds for a grant; None: nothing does."""
+        if grant.limits is None and not self._rules:
+            return None
+        whose = who(grant)
+        found = self._plans.get(whose)
+        if found is None:
+            found = plan(whose, self._rules)
+            bounded_put(self._plans, whose, found, PLANS)
+        return found if found.limits else None
+
+    async def spend(self, found: Plan) -> None:
+        """Counts a call to an upstream; raises TooManyRequests or BudgetSpent, and counts none."""
+        budgets, budget, windows = self._budgets, found.budget, found.upstream_calls
+        if budget is not None and budgets.spent(found.subject) >= budget:
+            raise spent(budget, budgets.left(), self._clock.now())
+        if windows:
+            taken, states = await self._limiter.take(windows)
+            if not taken:
+                raise _refusal(windows, states)
+        if budget is not None:
+            budgets.count(found.subject)
+
+    def give_back(self, found: Plan) -> None:
+        """Takes the count of a call back that no upstream has seen."""
+        if found.upstream_calls:
+            self._limiter.give_back(found.upstream_calls)
+        if found.budget is not None:
+            self._budgets.count(found.subject, -1)
+
+    def fields(self, found: Plan, calls: States) -> Fields:
+        """What an answer says; `calls`: how the limits of all calls stood for this one."""
+        return fields([*self._standings(found, calls)], self._clock.now())
+
+    def _standings(self, found: Plan, calls: States) -> Iterator[Standing]:
+        upstream = self._limiter.look(found.upstream_calls) if found.upstream_calls else ()
+        windows = (*found.calls, *found.upstream_calls)
+        for window, state in zip(windows, (*calls, *upstream), strict=True):
+            yield Standing(window.policy, window.amount, *state, window.seconds)
+        if found.budget is not None:
+            left = max(0, found.budget - self._budgets.spent(found.subject))
+            yield Standing("budget", found.budget, left, self._budgets.left(), None)
+
+    @property
+    def _limiter(self) -> Limiter:
+        if self._opened is None:
+            # Imported here: where nothing is limited the library is not loaded.
+            from proxy.limits.limiter import LIMITERS  # noqa: PLC0415
+
+            self._opened = LIMITERS[self._kind](self._clock)
+        return self._opened
+
+
+class Tally:
+    """How the limits of one call stand; worked out when its answer is written."""
+
+    __slots__ = ("_found", "_limits", "calls")
+
+    def __init__(self, limits: Limits, found: Plan) -> None:
+        self._limits = limits
+        self._found = found
+        self.calls: States = ()
+
+    def fields(self) -> Fields:
+        """The header fields of the answer."""
+        return self._limits.fields(self._found, self.calls)
+
+
+def _refusal(windows: tuple[Window, ...], states: States) -> TooManyRequests:
+    """Of the windows without room the one that takes longest."""
+    full = [pair for pair in zip(windows, states, strict=True) if not pair[1].left]
+    window, state = max(full, key=lambda pair: pair[1].seconds)
+    return too_many(window, state.seconds)

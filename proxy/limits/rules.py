@@ -1,0 +1,155 @@
+"""What the configuration limits, and which of it holds for one grant. Pure.
+
+The nearest word counts: what a token was given itself, else the entry that names it, else the one
+for all handed-out keys or all tokens; and apart from that the tenant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from proxy.grant import Grant, OwnLimits
+from proxy.limits.grammar import Limit, Rate, parse_limit
+
+EVERY: Final = "*"
+EVERY_KEY: Final = "key:*"
+Counted = Literal["calls", "upstream_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `limits.quotas`: for a token (of one tenant or any), or for a tenant as a whole.
+
+    None: it says nothing about that; empty: no limit.
+    """
+
+    token: str | None = None
+    tenant: str | None = None
+    service: str | None = None
+    calls: tuple[Rate, ...] | None = None
+    upstream_calls: tuple[Rate, ...] | None = None
+    budget: int | None = None
+
+    def rates(self, counted: Counted) -> tuple[Rate, ...] | None:
+        """What it says about one kind of call."""
+        return self.calls if counted == "calls" else self.upstream_calls
+
+
+class Window(NamedTuple):
+    """So many calls in so long, counted under one key. `policy`: its name in the answers' fields;
+    `rule`: the same in words."""
+
+    key: str
+    amount: int
+    seconds: int
+    policy: str
+    rule: str
+
+
+class Plan(NamedTuple):
+    """All that holds for one grant. `subject`: whose budget it is, in `budget` upstream calls."""
+
+    calls: tuple[Window, ...]
+    upstream_calls: tuple[Window, ...]
+    subject: str
+    budget: int | None
+
+    @property
+    def limits_upstream(self) -> bool:
+        """Whether anything is said about upstream calls."""
+        return bool(self.upstream_calls) or self.budget is not None
+
+    @property
+    def limits(self) -> bool:
+        """Whether anything is said at all."""
+        return bool(self.calls) or self.limits_upstream
+
+
+class Who(NamedTuple):
+    """Whose calls are counted: a token or a handed-out key, its tenant, and for which service."""
+
+    tenant: str
+    client: str
+    token_id: str
+    service: str
+    own: OwnLimits | None
+
+    @property
+    def subject(self) -> str:
+        """The name of the counters; one that was handed out has none but its key's."""
+        return self.token_id or f"{self.tenant}/{self.client}"
+
+
+def who(grant: Grant) -> Who:
+    """Of a grant, what its limits depend on."""
+    service = grant.service.name if grant.service is not None else ""
+    return Who(grant.tenant, grant.client, grant.token_id, service, grant.limits)
+
+
+def plan(whose: Who, rules: Iterable[Rule]) -> Plan:
+    """What holds for all calls, for upstream calls, and in a month."""
+    own = whose.own or OwnLimits()
+    tokens = _of_token(whose, rules)
+    tenants = _of_tenant(whose, rules)
+    budget = own.budget
+    if budget is None:
+        said = (rule.budget for rule in tokens if rule.service is None)
+        budget = next((one for one in said if one is not None), None)
+    return Plan(
+        tuple(_windows(whose, "calls", own.calls, tokens, tenants)),
+        tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants)),
+        whose.subject,
+        budget,
+    )
+
+
+def _of_token(whose: Who, rules: Iterable[Rule]) -> list[Rule]:
+    """The entries that fit, the nearest first."""
+    names = [whose.client, EVERY] if whose.token_id else [whose.client, EVERY_KEY, EVERY]
+    fitting = [one for one in rules if one.token in names and one.tenant in (whose.tenant, None)]
+    return sorted(fitting, key=lambda one: (names.index(one.token or ""), one.tenant is None))
+
+
+def _of_tenant(whose: Who, rules: Iterable[Rule]) -> list[Rule]:
+    names = [whose.tenant, EVERY]
+    fitting = [one for one in rules if one.token is None and one.tenant in names]
+    return sorted(fitting, key=lambda one: names.index(one.tenant or ""))
+
+
+def _windows(
+    whose: Who, counted: Counted, own: tuple[str, ...], tokens: list[Rule], tenants: list[Rule]
+) -> Iterator[Window]:
+    limits = tuple(map(parse_limit, own))
+    word = "token" if whose.token_id else "key"
+    for service in (None, whose.service) if whose.service else (None,):
+        mine = tuple(one.rate for one in limits if one.service == service)
+        rates = mine or _nearest(tokens, counted, service)
+        yield from (_window(word, whose.subject, counted, Limit(service, rate)) for rate in rates)
+        rates = _nearest(tenants, counted, service)
+        yield from (
+            _window("tenant", whose.tenant, counted, Limit(service, rate)) for rate in rates
+        )
+
+
+def _nearest(rules: list[Rule], counted: Counted, service: str | None) -> tuple[Rate, ...]:
+    said = (rule.rates(counted) for rule in rules if rule.service == service)
+    return next((rates for rates in said if rates is not None), ())
+
+
+def _window(word: str, subject: str, counted: Counted, limit: Limit) -> Window:
+    """Its key has no amount in it: another amount goes on with what is counted already."""
+    upstream = counted == "upstream_calls"
+    rate, service = limit.rate, limit.service
+    parts = (word, service or "", "upstream" if upstream else "", rate.period)
+    kind = "upstream calls" if upstream else "calls"
+    period = rate.period if rate.period.isalpha() else f"{rate.seconds} seconds"
+    return Window(
+        key=f"{word}/{subject}/{service or ''}/{counted}/{rate.seconds}",
+        amount=rate.amount,
+        seconds=rate.seconds,
+        policy="-".join(part for part in parts if part),
+        rule=f"this {word} may make {rate.amount} {kind} per {period}"
+        + (f" to {service}" if service else ""),
+    )

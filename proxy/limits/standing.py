@@ -1,0 +1,76 @@
+"""How a call's limits stand, as header fields and as refusals. Pure.
+
+`RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-11, one member
+for each window; the three `X-RateLimit` fields tell of the window with the least left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import ceil
+from typing import NamedTuple
+
+from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.limits.rules import Window
+from proxy.messages import Fields
+from proxy.problems import MAX_RETRY_AFTER
+
+
+class Standing(NamedTuple):
+    """One limit as it stands: calls in all and left, seconds until there is room for more.
+
+    `window` None: no fixed length, as a calendar month.
+    """
+
+    policy: str
+    quota: int
+    left: int
+    seconds: float
+    window: int | None
+
+
+def fields(standings: Sequence[Standing], now: float) -> Fields:
+    """What an answer says about the limits of its call; `now` in Unix seconds."""
+    tightest = min(standings, key=lambda one: (one.left, -one.seconds))
+    policies = ", ".join([_policy(one) for one in standings])
+    states = ", ".join([f'"{o.policy}";r={o.left};t={whole(o.seconds)}' for o in standings])
+    return (
+        (b"ratelimit-policy", policies.encode()),
+        (b"ratelimit", states.encode()),
+        (b"x-ratelimit-limit", b"%d" % tightest.quota),
+        (b"x-ratelimit-remaining", b"%d" % tightest.left),
+        (b"x-ratelimit-reset", b"%d" % ceil(now + tightest.seconds)),
+    )
+
+
+def _policy(one: Standing) -> str:
+    window = "" if one.window is None else f";w={one.window}"
+    return f'"{one.policy}";q={one.quota}{window}'
+
+
+def whole(seconds: float) -> int:
+    """Seconds to wait, a second at least."""
+    return max(1, ceil(seconds))
+
+
+def too_many(window: Window, seconds: float) -> TooManyRequests:
+    """The refusal of a call for which a window has no room."""
+    wait = whole(seconds)
+    unit = "second" if wait == 1 else "seconds"
+    rule = window.rule[:1].upper() + window.rule[1:]
+    # Where nobody waits so long, a client that tries again at once only asks twice.
+    hopeless = ((b"x-should-retry", b"false"),) if wait > MAX_RETRY_AFTER else ()
+    return TooManyRequests(
+        f"{rule}; try again in {wait} {unit}.", fields=hopeless, retry_after=wait
+    )
+
+
+def spent(budget: int, seconds: float, now: float) -> BudgetSpent:
+    """The refusal of a call that would be above the budget; `seconds` until the next month."""
+    begins = datetime.fromtimestamp(now + seconds, UTC).strftime("%Y-%m-%d")
+    return BudgetSpent(
+        f"The budget of {budget} upstream calls a month is spent; the next begins on {begins} "
+        "(UTC); the admin can raise it with: keyrelay token set NAME --budget N",
+        retry_after=whole(seconds),
+    )
