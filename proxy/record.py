@@ -25,7 +25,9 @@ class Tokens(NamedTuple):
 
 
 class Meter(Protocol):
-    """Keeps what little of an answer's body tells how much was used."""
+    """Keeps what little of an answer's body tells how much was used. `size`: octets it holds."""
+
+    size: int
 
     def feed(self, octets: bytes) -> None:
         """The next octets, as they are passed on."""
@@ -83,15 +85,28 @@ def unmetered(_status: int, _fields: Fields) -> Meter | None:
     return None
 
 
+class Standing(Protocol):
+    """How the limits of one call stand."""
+
+    def fields(self) -> Fields:
+        """As fields of its answer; to be asked for once, when that is written."""
+        ...
+
+
 class Account:
     """What the spine notes of one call on its way, for its record; nothing decides by it.
 
-    `standing`: fields that tell the caller how much of its limits is left, for every answer.
+    `limited`: the limits that hold for the call, if any do.
     """
 
-    __slots__ = ("client", "grant", "standing")
+    __slots__ = ("client", "grant", "limited")
 
     def __init__(self) -> None:
         self.client: Client | None = None
         self.grant: Grant | None = None
-        self.standing: Fields = ()
+        self.limited: Standing | None = None
+
+    @property
+    def standing(self) -> Fields:
+        """Fields that tell the caller how much of its limits is left, for every answer."""
+        return () if self.limited is None else self.limited.fields()

@@ -55,21 +55,23 @@ class Writer:
         self.clock = clock
         self.dates = Dates(clock)
         self.via = b"via: 1.1 " + pseudonym + b"\r\n"
-        self._known: dict[tuple[int, Fields], Header] = {}
+        self._known: dict[tuple[int, Fields, bool], Header] = {}
 
-    def header(self, response: Response) -> Header:
-        """The upstream's part; that of a stored answer is written once."""
+    def header(self, response: Response, standing: Fields) -> Header:
+        """The upstream's part; that of a stored answer is written once. Where `standing` tells of
+        our limits, the upstream's fields of the same names would say something else."""
         if response.verdict != "hit":
-            return _header(response)
-        place = response.status, response.fields
+            return _header(response, standing)
+        place = response.status, response.fields, bool(standing)
         known = self._known.get(place)
         if known is None:
-            known = _header(response)
+            known = _header(response, standing)
             bounded_put(self._known, place, known, HEADERS)
         return known
 
 
-def _header(response: Response) -> Header:
+def _header(response: Response, standing: Fields) -> Header:
+    ours = {name for name, _ in standing} if standing else ()
     # the length of a 204 or 304 would announce a body that never comes
     bodiless = response.status in (204, 304)
     kept: list[Field] = []
@@ -78,6 +80,8 @@ def _header(response: Response) -> Header:
     for field in response.fields:
         name = field[0]
         if name == b"x-content-type-options" or (bodiless and name == b"content-length"):
+            continue
+        if name in ours:
             continue
         if name == b"content-length":
             length = int(field[1])
@@ -178,7 +182,7 @@ class Reply:
 
     def _head(self, response: Response, standing: Fields) -> tuple[Header, bytes]:
         writer = self._writer
-        header = writer.header(response)
+        header = writer.header(response, standing)
         own = (*response.own, *standing, *self._page)
         name = self.id.encode()
         parts = [

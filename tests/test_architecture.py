@@ -46,6 +46,7 @@ FLOORS = {
     "proxy.bounds": MACHINES,
     "proxy.remembered": MACHINES,
     "proxy.cycle": MACHINES,
+    "proxy.patience": MACHINES,
     "proxy.logs": MACHINES,
     "proxy.upstream.seam": MACHINES,
     "proxy.upstream": COMPOSITIONS,
