@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from proxy.config import (
     write_imported_services,
 )
 from proxy.logs import Log, LogSettings, logging_to
+from proxy.patience import Waits
 from proxy.protocol import RelayProtocol
 from proxy.services import Services, load_services
 from vault import Vault, open_vault
@@ -46,6 +48,8 @@ GRACE_SECONDS = 10
 """How long calls in flight may take to end when the server is told to stop."""
 
 BACKLOG = 2048
+
+WAITS = Waits()
 
 COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
@@ -56,10 +60,16 @@ STANDARD_ERROR = 2
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a server stands on: where it listens, and its log."""
+    """What a server stands on: where it listens, for metrics too if that is apart, and its log."""
 
     listener: socket.socket
     log: Log
+    metrics: socket.socket | None = None
+
+    def words(self, data: str) -> str:
+        """Where the server is found."""
+        metrics = f", metrics on {_url(self.metrics)}/metrics" if self.metrics else ""
+        return f"keyrelay listens on {_url(self.listener)}{metrics}, {data}"
 
 
 @click.command(cls=Command)
@@ -73,9 +83,13 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
     config = Config() if with_demo and desk.config_option is None else desk.config("resolve")
     listener = _listen(host or config.server.host, config.server.port if port is None else port)
     settings = _log_settings(desk, config)
-    with contextlib.closing(listener), logging_to(STANDARD_ERROR, settings) as log:
+    with (
+        contextlib.closing(listener),
+        _metrics_listener(config) as metrics,
+        logging_to(STANDARD_ERROR, settings) as log,
+    ):
         run = _demo if with_demo else _production
-        _run(run(desk, config, Ground(listener, log)))
+        _run(run(desk, config, Ground(listener, log, metrics)))
     _say("keyrelay has stopped")
 
 
@@ -106,12 +120,11 @@ def _run(main: Any) -> None:
 
 
 async def _production(desk: Desk, config: Config, ground: Ground) -> None:
-    listener = ground.listener
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
         around = replace(_around(desk, ground), newer_services=Imported(desk.data, config))
         app = await assemble(config, services, vault, around)
-        await _serve(app, listener, f"keyrelay listens on {_url(listener)}, data in {desk.data}")
+        await _serve(app, ground, ground.words(f"data in {desk.data}"))
 
 
 async def _demo(desk: Desk, config: Config, ground: Ground) -> None:
@@ -123,7 +136,6 @@ async def _demo(desk: Desk, config: Config, ground: Ground) -> None:
 
 
 async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> None:
-    listener = ground.listener
     async with _vault(desk, config) as vault:
         known = {**read_imported_services(desk.data), demo.SERVICE: demo.DEFINITION}
         write_imported_services(desk.data, known)  # for every command
@@ -134,10 +146,10 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> None:
             (desk.data / "demo-token").write_text(ready.token + "\n")
             app = await assemble(config, services, vault, _around(desk, ground))
             backend = Server(demo.backend(), backend_listener)
-            commands = demo.commands(ready, _url(listener), desk.clock.now())
-            words = f"keyrelay listens on {_url(listener)}, demo data in {desk.data}"
+            commands = demo.commands(ready, _url(ground.listener), desk.clock.now())
+            words = ground.words(f"demo data in {desk.data}")
             async with backend.running():
-                await _serve(app, listener, f"{words}\n\n{commands}\n")
+                await _serve(app, ground, f"{words}\n\n{commands}\n")
 
 
 @contextlib.contextmanager
@@ -194,9 +206,9 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
 
 
 def _around(desk: Desk, ground: Ground) -> Surroundings:
-    host, port = ground.listener.getsockname()[:2]
-    names = {host, "localhost"} if host in LOOPBACK_REACHES else {host}
-    listening = frozenset((name, port) for name in names)
+    listening = _places(ground.listener)
+    if ground.metrics is not None:
+        listening |= _places(ground.metrics)
     watching = (ground.log.call,) if ground.log.takes_calls else ()
     return Surroundings(
         data=desk.data,
@@ -207,7 +219,24 @@ def _around(desk: Desk, ground: Ground) -> Surroundings:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _places(listener: socket.socket) -> frozenset[tuple[str, int]]:
+    host, port = listener.getsockname()[:2]
+    names = {host, "localhost"} if host in LOOPBACK_REACHES else {host}
+    return frozenset((name, port) for name in names)
+
+
+@contextlib.contextmanager
+def _metrics_listener(config: Config) -> Iterator[socket.socket | None]:
+    """The listener for metrics, where there is one of their own."""
+    place = config.server.metrics_listen
+    if place is None:
+        yield None
+        return
+    with contextlib.closing(_listen(*place, remedy="another server.metrics_listen")) as listener:
+        yield listener
+
+
+def _listen(host: str, port: int, remedy: str = "another --port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -217,7 +246,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = (error.strerror or type(error).__name__).lower()
-        raise Failed(f"can't listen on {host} port {port}: {reason}; use another --port") from error
+        raise Failed(f"can't listen on {host} port {port}: {reason}; use {remedy}") from error
     return listener
 
 
@@ -240,10 +269,10 @@ def _url(listener: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn without its own signal handling, so that two can run in one process."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, waits: Waits = WAITS) -> None:
         config = uvicorn.Config(
             app,
-            http=RelayProtocol,
+            http=partial(RelayProtocol, waits=waits),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
@@ -252,7 +281,6 @@ class Server(uvicorn.Server):
             date_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         super().__init__(config)
@@ -285,12 +313,22 @@ class Server(uvicorn.Server):
             await task
 
 
-async def _serve(app: Relay, listener: socket.socket, words: str) -> None:
+@contextlib.asynccontextmanager
+async def _metrics(app: Relay, ground: Ground) -> AsyncIterator[None]:
+    """Serves metrics on their own listener, if there is one, as long as the context lasts."""
+    if ground.metrics is None:
+        yield
+        return
+    async with Server(app.metrics, ground.metrics).running():
+        yield
+
+
+async def _serve(app: Relay, ground: Ground, words: str) -> None:
     """Until SIGINT or SIGTERM; a second one doesn't wait for calls in flight.
 
     `words` are said once calls are answered and a signal ends the server cleanly.
     """
-    server = Server(app, listener)
+    server = Server(app, ground.listener)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -307,7 +345,8 @@ async def _serve(app: Relay, listener: socket.socket, words: str) -> None:
     gc.set_threshold(*COLLECT_AFTER)
     click.echo(words)
     try:
-        await server.run_here()
+        async with _metrics(app, ground):
+            await server.run_here()
     finally:
         await server.end_calls()
         await app.stop()
