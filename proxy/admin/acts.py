@@ -157,8 +157,11 @@ class Acts:
             return await vault.issue_token(new)
 
     async def revoke_token(self, who: Token, name_or_id: str) -> Token:
-        """Ends a token for good, and the sessions that were begun with it."""
+        """Ends a token for good, and the sessions that were begun with it; not the one that asks:
+        the last admin would lock the door from outside."""
         vault = self._changing(who)
+        if name_or_id in (who.id, who.name):
+            raise Conflict("This is the token that asks: revoke it with another one.")
         with _told():
             return await vault.revoke_token(who.tenant, name_or_id)
 

@@ -19,12 +19,14 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from proxy.cache.entry import Holding
 from proxy.services import Service
 from vault import AuditEntry, Backend, Credential, KeyRecord, Purge, Secret, Token, looks_like_token
 
 MOST_ITEMS: Final = 500
+LONGEST_KEY: Final = 8192
 _YEAR_10000: Final = 253_402_300_800
 _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
@@ -34,7 +36,7 @@ TOKEN_ID_PATTERN: Final = "^[0-9A-Za-z]{12}$"  # noqa: S105 - a shape
 
 
 def _secret(value: object) -> Secret:
-    if isinstance(value, str) and 0 < len(value) <= 65536:
+    if isinstance(value, str) and 0 < len(value) <= LONGEST_KEY:
         return Secret(value.encode())
     raise ValueError("expected the text of a key")
 
@@ -43,6 +45,16 @@ def _digits(value: object) -> object:
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         raise ValueError("expected a whole number")
     return value
+
+
+def _there(value: object) -> object:
+    if value is None:
+        raise ValueError("expected what it says, or nothing at all; null is neither")
+    return value
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
 
 
 def _token_name(name: str) -> str:
@@ -71,11 +83,13 @@ KeyText = Annotated[
     Secret,
     PlainValidator(_secret),
     PlainSerializer(lambda _: None),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 65536, "writeOnly": True}),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "writeOnly": True}),
 ]
-Number = Annotated[int, BeforeValidator(_digits)]
+Limit = Annotated[int, Field(ge=1, le=MOST_ITEMS), BeforeValidator(_digits)]
 Role = Literal["call", "read", "admin"]
 
+
+_LEFT_OUT: Final[Any] = Field(default=None, json_schema_extra=_no_default)
 
 # In.
 
@@ -97,8 +111,8 @@ class Asked(BaseModel):
 class Paging(Asked):
     """Which part of a list. `after`: what `next` said in the part before."""
 
-    limit: Annotated[Number, Field(ge=1, le=MOST_ITEMS)] = 100
-    after: Annotated[str, Field(min_length=1, max_length=9000)] | None = None
+    limit: Limit = 100
+    after: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = None
 
 
 class ServicesAsked(Paging):
@@ -116,8 +130,14 @@ class AuditAsked(Paging):
 class KeyValue(Asked):
     """A provider key: `value` for a service with one part, `values` by part for others."""
 
-    value: KeyText | None = None
-    values: dict[str, KeyText] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["value"]}, {"required": ["values"]}]}
+    )
+
+    value: Annotated[KeyText | SkipJsonSchema[None], BeforeValidator(_there)] = _LEFT_OUT
+    values: Annotated[dict[str, KeyText] | SkipJsonSchema[None], BeforeValidator(_there)] = (
+        _LEFT_OUT
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -28,6 +28,7 @@ REFUSALS: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A value is not what is expected.",
+    431: "The URL or the header is too large.",
     503: "A store does not answer now.",
 }
 
@@ -58,7 +59,11 @@ def _description() -> dict[str, Any]:
         },
         "security": [{"token": []}],
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"token": token}},
+        "components": {
+            "schemas": schemas,
+            "responses": {str(status): _refusal(text) for status, text in REFUSALS.items()},
+            "securitySchemes": {"token": token},
+        },
     }
 
 
@@ -91,11 +96,19 @@ def _responses(one: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": one.does}
     if one.gives is not None:
         good["content"] = {JSON: _ref(one.gives)}
-    return {str(one.status): good} | {
-        str(status): {"description": text, "content": {PROBLEM: _ref(Problem)}}
-        for status, text in REFUSALS.items()
-        if one.body is not None or status not in (413, 415)
-    }
+    refused = {400, 401, 403, 422, 431, 503}
+    if one.path.endswith("}") or one.method != "GET":
+        refused |= {404}
+    if one.method != "GET":
+        refused |= {409}
+    if one.body is not None:
+        refused |= {413, 415}
+    refs = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(refused)}
+    return {str(one.status): good} | refs
+
+
+def _refusal(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {PROBLEM: _ref(Problem)}}
 
 
 def _parameter(place: str, name: str, schema: dict[str, Any], needed: bool) -> dict[str, Any]:

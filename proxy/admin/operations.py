@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -57,15 +58,19 @@ class Operation:
 def part(
     rows: Sequence[_T], name: Callable[[_T], str], asked: models.Paging
 ) -> tuple[Sequence[_T], str | None]:
-    """The rows behind `after`, at most `limit`, and the name of the last if more follow."""
+    """The rows behind `after`, at most `limit`, and what stands for the last if more follow."""
     start = 0
     if asked.after is not None:
-        places = [place for place, row in enumerate(rows, 1) if name(row) == asked.after]
+        places = [place for place, row in enumerate(rows, 1) if _mark(name(row)) == asked.after]
         if not places:
-            raise Unacceptable("What after names is gone: begin the list again without it.")
+            raise Unacceptable("What after stands for is gone: begin the list again without it.")
         start = places[0]
     found = rows[start : start + asked.limit]
-    return found, name(found[-1]) if start + asked.limit < len(rows) else None
+    return found, _mark(name(found[-1])) if start + asked.limit < len(rows) else None
+
+
+def _mark(name: str) -> str:
+    return blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 async def _tenant(asking: Asking) -> models.TenantGiven:

@@ -1,0 +1,74 @@
+"""The admin API is what its description says: schemathesis tries it over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import from_schema
+from schemathesis.engine.events import EngineFinished, ScenarioFinished
+
+from proxy.admin.operations import OPERATIONS, ROOT
+from tests.support.process import keyrelay, served
+
+SEED = 20261121
+EXAMPLES = 12
+TAKEN = ["2xx", "401", "403", "404", "409", "422"]
+"""422 beside the usual: which parts a key has, and which hosts, depends on its service; that a time
+is ahead, on the day."""
+
+REFUSED = ["400", "404", "405", "413", "415", "422", "431"]
+"""413 and 431 beside the usual: what is far too long is not even read."""
+
+
+def settings(token: str) -> SchemathesisConfig:
+    return SchemathesisConfig.from_dict(
+        {
+            "seed": SEED,
+            "headers": {"Authorization": f"Bearer {token}"},
+            "generation": {"max-examples": EXAMPLES, "database": "none"},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": TAKEN},
+                "negative_data_rejection": {"expected-statuses": REFUSED},
+            },
+        }
+    )
+
+
+def tried(url: str, token: str) -> tuple[list[str], set[str]]:
+    """What is wrong, and which operations were called at all."""
+    config = settings(token)
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
+    called: set[str] = set()
+    wrong: list[str] = []
+    for event in from_schema(schema).execute():
+        if isinstance(event, ScenarioFinished):
+            cases = event.recorder.cases.values()
+            called |= {case.value.operation.label for case in cases}
+            wrong += failures(event)
+        if isinstance(event, EngineFinished):
+            wrong += [str(event.stop_reason)] if event.stop_reason != "completed" else []
+    return wrong, called
+
+
+def failures(event: ScenarioFinished) -> list[str]:
+    return [
+        f"{check.name}: {check.failure_info.failure} {check.failure_info.code_sample}"
+        for checks in event.recorder.checks.values()
+        for check in checks
+        if check.failure_info is not None
+    ]
+
+
+async def test_the_api_is_what_it_says(tmp_path: Path) -> None:
+    """No answer, status, type or method but those of /openapi.json; nothing unknown is taken."""
+    data = tmp_path / "data"
+    await keyrelay(data, "init")
+    issued = await keyrelay(data, "token", "issue", "ada", "--role", "admin")
+    async with served(data) as up:
+        wrong, called = await asyncio.to_thread(tried, up.url, issued.out.strip())
+    assert not wrong, "\n\n".join(wrong)
+    assert called == {f"{one.method} {ROOT}{one.path}" for one in OPERATIONS}
+    assert not any("Traceback" in line for line in up.said)
