@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
+from proxy.bounds import ByService
 from proxy.call import Call
 from proxy.destinations import Target
 from proxy.errors import InternalError, RelayError, Unavailable
@@ -87,7 +88,7 @@ class Forwarder:
     services: KnowsSlots
     redirects: Redirects
     pseudonym: bytes
-    deadlines: Deadlines
+    deadlines: ByService[Deadlines]
     _passed: dict[bytes, tuple[Grant, Fields]] = field(default_factory=dict, repr=False)
     _prepared: dict[bytes, Prepared] = field(default_factory=dict, repr=False)
     _matchers: dict[KeyRef, tuple[Credential, EchoMatcher]] = field(
@@ -155,7 +156,7 @@ class Forwarder:
             body=body,
             reach=grant.reach,
             own_allowed=grant.place is Place.BACKEND,
-            deadlines=self.deadlines,
+            deadlines=self.deadlines.of(grant),
             partition=grant.tenant,
             opening=prepared.opening,
         )

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -48,13 +49,14 @@ class Deadlines:
 
     `connect`: to the connection, and again to the end of the TLS handshake; `write`: until the
     upstream takes more; `first_byte`: from the end of the request to the whole header of the
-    answer; `idle`: between octets after that.
+    answer; `idle`: between octets after that; `total`: for all of it, None: there is no such bound.
     """
 
     connect: float = 10.0
     write: float = 60.0
     first_byte: float = 300.0
     idle: float = 300.0
+    total: float | None = None
 
 
 class OutboundRequest(NamedTuple):
@@ -102,6 +104,7 @@ IN_THE_ANSWER: Final[Failures] = (
     (httpcore.TimeoutException, UpstreamTimeout, "The destination fell silent in its answer."),
     (httpcore.NetworkError, UpstreamIncomplete, "The destination's answer was cut."),
     (httpcore.RemoteProtocolError, UpstreamIncomplete, "The destination's answer was cut."),
+    (TimeoutError, UpstreamTimeout, "The call took longer than it may."),
 )
 
 
@@ -124,6 +127,15 @@ class Pool(httpcore.AsyncConnectionPool):
         return lost + super()._assign_requests_to_connections()
 
 
+class Load(NamedTuple):
+    """Connections to upstreams: all that are open, those that no call uses, and the calls that wait
+    for one."""
+
+    open: int
+    idle: int
+    waiting: int
+
+
 class Transport:
     """Sends requests; one pool of connections for each reach, so that a connection to a private
     address is never there for a caller who may only go to public ones."""
@@ -141,14 +153,21 @@ class Transport:
         """Enter: the header has arrived. Exit: the connection is back, or closed if the body was
         not read to its end. Raises a RelayError; so does reading the body."""
         started = self._clock.monotonic()
+        due = _due(outbound.deadlines.total)
         with _told_by(BEFORE_THE_ANSWER):
-            request, answer = await self._answer(outbound)
+            request, answer = await self._answer(outbound, due)
         seconds = self._clock.monotonic() - started
         try:
             request.extensions["timeout"]["read"] = outbound.deadlines.idle
-            yield await _response(outbound.method, answer, seconds)
+            response = await _response(outbound.method, answer, seconds)
+            yield response if due == inf else response._replace(body=_timely(response.body, due))
         finally:
             await _release(answer)
+
+    def load(self) -> Load:
+        """How many connections there are now; who waits is not known here."""
+        held = [one for pool in self._pools.values() for one in pool.connections]
+        return Load(len(held), sum(one.is_idle() for one in held), 0)
 
     async def aclose(self) -> None:
         """Close every connection, used or idle."""
@@ -159,27 +178,27 @@ class Transport:
     # Sending.
 
     async def _answer(
-        self, outbound: OutboundRequest
+        self, outbound: OutboundRequest, due: float
     ) -> tuple[httpcore.Request, httpcore.Response]:
         """The header of the answer; once more where an idle connection turned out to be dead."""
         try:
-            return await self._attempt(outbound)
+            return await self._attempt(outbound, due)
         except NothingSent:
-            return await self._attempt(outbound)
+            return await self._attempt(outbound, due)
         except NoAnswer as error:
             repeatable = outbound.method in SAFE_METHODS and outbound.body.length == 0
             if not (error.reused and repeatable):
                 raise
-            return await self._attempt(outbound)
+            return await self._attempt(outbound, due)
 
     async def _attempt(
-        self, outbound: OutboundRequest
+        self, outbound: OutboundRequest, due: float
     ) -> tuple[httpcore.Request, httpcore.Response]:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as deadline:
+        async with asyncio.timeout_at(None if due == inf else due) as deadline:
 
             def sent() -> None:
-                deadline.reschedule(loop.time() + outbound.deadlines.first_byte)
+                deadline.reschedule(min(loop.time() + outbound.deadlines.first_byte, due))
 
             async with aclosing(_counted(outbound.body, sent)) as content:
                 request = _prepare(outbound, content)
@@ -268,6 +287,22 @@ async def _response(method: str, answer: httpcore.Response, seconds: float) -> R
 async def _octets(answer: httpcore.Response) -> AsyncGenerator[bytes, None]:
     with _told_by(IN_THE_ANSWER):
         async for chunk in answer.aiter_stream():
+            yield chunk
+
+
+def _due(total: float | None) -> float:
+    """When all of a call has to be over, in seconds of the event loop."""
+    return inf if total is None else asyncio.get_running_loop().time() + total
+
+
+async def _timely(body: AsyncIterator[bytes], due: float) -> AsyncIterator[bytes]:
+    """The octets, while there is time for them."""
+    with _told_by(IN_THE_ANSWER):
+        while True:
+            async with asyncio.timeout_at(due):
+                chunk = await anext(body, None)
+            if chunk is None:
+                return
             yield chunk
 
 

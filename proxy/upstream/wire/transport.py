@@ -15,7 +15,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamIncomplete, UpstreamUnreachable
 from proxy.messages import Response
 from proxy.network import Dialler
-from proxy.upstream.transport import SAFE_METHODS, OutboundRequest, trust
+from proxy.upstream.transport import SAFE_METHODS, Load, OutboundRequest, trust
 from proxy.upstream.wire.answer import Answer, Head
 from proxy.upstream.wire.connection import Connection
 from proxy.upstream.wire.connector import Connector, Route
@@ -52,6 +52,10 @@ class WireTransport:
         not complete. Raises a RelayError; so does reading the body."""
         return _Sending(self._pool, self._clock, outbound, self._idle_seconds)
 
+    def load(self) -> Load:
+        """How many connections there are now."""
+        return Load(*self._pool.load())
+
     async def aclose(self) -> None:
         """Close every connection, used or idle."""
         await self._pool.aclose()
@@ -60,7 +64,16 @@ class WireTransport:
 class _Sending:
     """One call, from the pool and back to it."""
 
-    __slots__ = ("_answer", "_clock", "_connection", "_idle_seconds", "_outbound", "_pool", "_sent")
+    __slots__ = (
+        "_answer",
+        "_clock",
+        "_connection",
+        "_idle_seconds",
+        "_outbound",
+        "_pool",
+        "_sent",
+        "_started",
+    )
 
     def __init__(
         self, pool: Pool, clock: Clock, outbound: OutboundRequest, idle_seconds: float
@@ -74,7 +87,7 @@ class _Sending:
         self._sent = False
 
     async def __aenter__(self) -> Response:
-        started = self._clock.monotonic()
+        self._started = started = self._clock.monotonic()
         outbound = self._outbound
         method = outbound.method
         begin = outbound.opening or opening(method, outbound.target, outbound.fields)
@@ -129,12 +142,16 @@ class _Sending:
         deadlines = outbound.deadlines
         self._connection = connection = await self._pool.acquire(route, deadlines.connect)
         try:
-            connection.begin(self._answer, getattr(deadlines, "total", None))
+            connection.begin(self._answer, self._left(deadlines.total))
             self._sent = await upload(connection, header, outbound.body, deadlines.write)
             return await connection.header(deadlines.first_byte)
         except BaseException:
             connection.close()
             raise
+
+    def _left(self, total: float | None) -> float | None:
+        """The seconds that are left of those for the whole call."""
+        return None if total is None else total - (self._clock.monotonic() - self._started)
 
     def _body(self) -> AsyncIterator[bytes]:
         assert self._connection is not None  # noqa: S101  the header came over it
@@ -156,8 +173,8 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         answer = self._answer
-        if not answer.chunks and not answer.over:
-            await self._connection.more(answer, self._seconds)
+        while not answer.chunks and not answer.over:
+            await self._connection.more(self._seconds)
         if answer.chunks:
             data = answer.take()
             self._connection.taken(answer)

@@ -5,7 +5,6 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 
@@ -21,11 +20,6 @@ from proxy.upstream.wire.pool import Bounds
 from tests.support.origin import Exchange, Origin, chunked, head, reply
 from tests.support.outbound import Body, Sender, fetch, whole
 from tests.support.wire import left_behind, wire_sender
-
-
-@dataclass(frozen=True, slots=True)
-class Overall(Deadlines):
-    total: float | None = 0.1
 
 
 class Reads(asyncio.Protocol):
@@ -264,14 +258,16 @@ async def test_a_call_may_be_bounded_as_a_whole(to: Sender, stage: str) -> None:
     body = Body(parts(), 9) if stage == "request" else None
     async with Origin(handler, read_body=False) as origin:
         with pytest.raises(UpstreamTimeout):
-            await asyncio.wait_for(fetch(to, origin.url, "POST", body=body, deadlines=Overall()), 5)
+            await asyncio.wait_for(
+                fetch(to, origin.url, "POST", body=body, deadlines=Deadlines(total=0.1)), 5
+            )
         assert left_behind(to) == (0, 0, 0)
 
 
 async def test_a_deadline_ends_with_its_call(to: Sender) -> None:
     """The next call over the same connection has its own."""
     async with Origin(reply(200, (), b"ok")) as origin:
-        await fetch(to, origin.url, deadlines=Overall(first_byte=0.05, idle=0.05))
+        await fetch(to, origin.url, deadlines=Deadlines(total=0.1, first_byte=0.05, idle=0.05))
         await asyncio.sleep(0.15)
         await fetch(to, origin.url)
     assert origin.connections == 1
