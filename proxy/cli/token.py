@@ -1,4 +1,4 @@
-"""`keyrelay token`: issue, list and revoke platform tokens; a token is shown once."""
+"""`keyrelay token`: issue, list, change and revoke platform tokens; a token is shown once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,27 @@ from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
 from proxy.cli.output import instant, json_option, show_done, show_json, show_table
 from proxy.cli.params import NAME, TOKEN_NAME, Expiry, Pair, all_option, bundled, tenant_option
+from proxy.cli.rates import BUDGET, NONE, RATE, Nothing, Said
 from proxy.cli.session import Session, with_session
+from proxy.limits.grammar import Limit, in_order
 from proxy.services import Services
-from vault import DEFAULT_TENANT, ROLES, NewToken, Token
+from vault import DEFAULT_TENANT, ROLES, NewToken, Token, TokenChange
 
-_COLUMNS: Final = ("id", "name", "tenant", "role", "services", "keys", "expires", "state")
+_COLUMNS: Final = (
+    *("id", "name", "tenant", "role", "services", "keys", "expires", "state"),
+    *("limits", "upstream limits", "budget"),
+)
+_limits = click.option(
+    "--limit", "limits", type=RATE, multiple=True, help="calls in a time, as 60/minute; repeatable"
+)
+_upstream_limits = click.option(
+    "--upstream-limit",
+    "upstream_limits",
+    type=RATE,
+    multiple=True,
+    help="the same for calls that no kept answer saves; repeatable",
+)
+_budget = click.option("--budget", type=BUDGET, help="upstream calls in a calendar month")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +45,23 @@ class Asked:
     services: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     expires: float | None
+    limits: tuple[Said, ...]
+    upstream_limits: tuple[Said, ...]
+    budget: int | Nothing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What is to be different about a token."""
+
+    limits: tuple[Said, ...]
+    upstream_limits: tuple[Said, ...]
+    budget: int | Nothing | None
 
 
 @click.group(cls=Group)
 def token() -> None:
-    """Issue, list and revoke platform tokens."""
+    """Issue, list, change and revoke platform tokens."""
 
 
 @token.command()
@@ -50,6 +78,9 @@ def token() -> None:
         "--key", "keys", type=Pair(), multiple=True, help="which of several keys; repeatable"
     ),
     click.option("--expires", type=Expiry(), help="30d, 12h or a date such as 2030-01-31"),
+    _limits,
+    _upstream_limits,
+    _budget,
 )
 @json_option
 @with_session
@@ -77,6 +108,20 @@ async def list_(session: Session, tenant: str, every_tenant: bool, as_json: bool
     show_table(_COLUMNS, [_row(one, now) for one in tokens], as_json)
 
 
+@token.command("set")
+@click.argument("name", metavar="NAME|ID", type=TOKEN_NAME)
+@tenant_option
+@bundled("other", Other, _limits, _upstream_limits, _budget)
+@json_option
+@with_session
+async def set_(session: Session, name: str, tenant: str, other: Other, as_json: bool) -> None:
+    """Give a token other limits; those that are not named stay, `none` takes them away."""
+    change = _change(session.services, other)
+    changed = await session.vault.change_token(tenant, name, change)
+    sentence = f"set {changed.name} ({changed.id}) of tenant {tenant}: {_in_words(changed)}"
+    show_done(sentence, _row(changed, session.now), as_json)
+
+
 @token.command()
 @click.argument("name", metavar="NAME|ID", type=TOKEN_NAME)
 @tenant_option
@@ -98,7 +143,48 @@ def _wanted(services: Services, asked: Asked) -> NewToken:
         services=named or None,
         key_aliases={known_service(services, name).name: alias for name, alias in asked.keys},
         expires_at=asked.expires,
+        limits=_texts(services, "--limit", asked.limits),
+        upstream_limits=_texts(services, "--upstream-limit", asked.upstream_limits),
+        budget=None if asked.budget is NONE else asked.budget,
     )
+
+
+def _change(services: Services, other: Other) -> TokenChange:
+    change: TokenChange = {}
+    if other.limits:
+        change["limits"] = _texts(services, "--limit", other.limits)
+    if other.upstream_limits:
+        change["upstream_limits"] = _texts(services, "--upstream-limit", other.upstream_limits)
+    if other.budget is not None:
+        change["budget"] = None if other.budget is NONE else other.budget
+    if not change:
+        raise click.UsageError("say what changes: --limit, --upstream-limit or --budget")
+    return change
+
+
+def _texts(services: Services, option: str, said: tuple[Said, ...]) -> tuple[str, ...]:
+    """The canonical texts, each once; `none` stands alone."""
+    limits = [one for one in said if one is not NONE]
+    if limits and len(limits) < len(said):
+        raise click.UsageError(f"{option} none takes all away; leave it out to set others")
+    named = [_for_service(services, one) for one in limits]
+    try:
+        return tuple(map(str, in_order(named)))
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from error
+
+
+def _for_service(services: Services, limit: Limit) -> Limit:
+    if limit.service is None:
+        return limit
+    return limit._replace(service=known_service(services, limit.service).name)
+
+
+def _in_words(one: Token) -> str:
+    """The limits that a token has of its own."""
+    upstream = [f"upstream {text}" for text in one.upstream_limits]
+    budget = [] if one.budget is None else [f"budget {one.budget}"]
+    return ", ".join([*one.limits, *upstream, *budget]) or "no limits of its own"
 
 
 async def _refuse_absent_keys(session: Session, wanted: NewToken) -> None:
@@ -126,6 +212,9 @@ def _row(one: Token, now: float) -> dict[str, object]:
         "state": _state(one, now),
         "created": instant(one.created_at),
         "revoked": instant(one.revoked_at),
+        "limits": list(one.limits),
+        "upstream limits": list(one.upstream_limits),
+        "budget": one.budget,
     }
 
 
