@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from proxy.admin import api, door
+from proxy.admin import api, door, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
 from proxy.admin.origin import OwnOrigin
@@ -52,6 +52,8 @@ from proxy.upstream.redirects import Redirects
 from proxy.upstream.seam import Upstream
 from proxy.upstream.sizes import Sized
 from proxy.upstream.slots import Slots
+from proxy.usage import Price, Prices, SqliteUsage, Usage, UsageSettings
+from proxy.usage.meter import metering
 from vault import Vault, VaultError
 
 REFRESH_SECONDS = 0.25
@@ -128,13 +130,13 @@ class Lasting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a server opens and closes. `metrics`: what a listener of their own serves; `lasting`:
-    further parts, in the order of their start."""
+    """What a server opens and closes. `apart`: what listeners of their own serve, by name;
+    `lasting`: further parts, in the order of their start."""
 
     cache: Cache
     transport: Transport
     changes: Changes
-    metrics: ASGIApp
+    apart: Mapping[str, ASGIApp]
     lasting: tuple[Lasting, ...] = ()
 
 
@@ -145,7 +147,7 @@ class Relay:
         self._endpoint = endpoint
         self._pages = pages
         self._parts = parts
-        self.metrics = parts.metrics
+        self.apart = parts.apart
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(
@@ -216,7 +218,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     origins = frozenset(config.server.cors_origins)
     writer = Writer(clock, pseudonym)
     tallies = Tallies(lambda name: known.get(name) is not None)
-    watching = Watching((*around.observers, tallies.observe))
+    usage = _usage(config, around)
+    watching = _watching((*around.observers, tallies.observe), usage)
     endpoint = ProxyEndpoint(gateway, known, writer, origins, watching)
     sources = Sources(
         tallies=tallies,
@@ -235,13 +238,21 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         sessions=Sessions(vault, clock),
         origin=OwnOrigin(config.server.public_url),
     )
+    administering = _admin_routes(admin, authenticator)
     routes: list[BaseRoute] = [*ROUTES]
-    routes += door.routes(admin)
-    routes += api.routes(admin, authenticator)
+    routes += administering if config.server.admin_listen is None else ()
     routes += metrics_routes(sources, authenticator)
+    routes += usage_page.routes(usage, authenticator, clock)
     changes = Changes(vault, cache, known, around)
-    parts = Parts(cache, transport, changes, listener_app(sources), (limits,))
+    lasting = (limits,) if usage is None else (limits, usage)
+    apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
+    parts = Parts(cache, transport, changes, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
+
+
+def _admin_routes(admin: Administration, authenticator: Authenticator) -> tuple[BaseRoute, ...]:
+    """What a listener of its own serves, where server.admin_listen says so."""
+    return (*door.routes(admin), *api.routes(admin, authenticator))
 
 
 def _pages(routes: Iterable[BaseRoute]) -> Starlette:
@@ -270,6 +281,20 @@ def _limits(config: Config, around: Surroundings) -> Limits:
     said = [Rule(**dict(entry)) for entry in config.limits.quotas]
     budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
     return Limits(said, config.limits.window, budgets, around.clock)
+
+
+def _usage(config: Config, around: Surroundings) -> Usage | None:
+    kept = config.usage.model_dump()
+    if not kept.pop("enabled"):
+        return None
+    prices = Prices({name: Price(**price.model_dump()) for name, price in config.prices.items()})
+    store = SqliteUsage(around.data / "usage.db")
+    return Usage(store, prices, around.clock, UsageSettings(**kept))
+
+
+def _watching(observers: tuple[Observer, ...], usage: Usage | None) -> Watching:
+    """Answers are metered only where somebody writes it down."""
+    return Watching(observers) if usage is None else Watching((*observers, usage.note), metering)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -42,6 +42,7 @@ from proxy.logs import Log, LogSettings, logging_to
 from proxy.patience import Waits
 from proxy.protocol import RelayProtocol
 from proxy.services import Services, load_services
+from proxy.usage import UsageTooNew
 from vault import Vault, open_vault
 
 GRACE_SECONDS = 10
@@ -60,16 +61,16 @@ STANDARD_ERROR = 2
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a server stands on: where it listens, for metrics too if that is apart, and its log."""
+    """What a server stands on: where it listens, what else listens `apart`, and its log."""
 
     listener: socket.socket
     log: Log
-    metrics: socket.socket | None = None
+    apart: Mapping[str, socket.socket]
 
     def words(self, data: str) -> str:
         """Where the server is found."""
-        metrics = f", metrics on {_url(self.metrics)}/metrics" if self.metrics else ""
-        return f"keyrelay listens on {_url(self.listener)}{metrics}, {data}"
+        apart = [f"{name} on {_url(one)}/{name}" for name, one in self.apart.items()]
+        return ", ".join([f"keyrelay listens on {_url(self.listener)}", *apart, data])
 
 
 @click.command(cls=Command)
@@ -85,11 +86,11 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
     settings = _log_settings(desk, config)
     with (
         contextlib.closing(listener),
-        _metrics_listener(config) as metrics,
+        _listeners(config) as apart,
         logging_to(STANDARD_ERROR, settings) as log,
     ):
         run = _demo if with_demo else _production
-        _run(run(desk, config, Ground(listener, log, metrics)))
+        _run(run(desk, config, Ground(listener, log, apart)))
     _say("keyrelay has stopped")
 
 
@@ -206,9 +207,7 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
 
 
 def _around(desk: Desk, ground: Ground) -> Surroundings:
-    listening = _places(ground.listener)
-    if ground.metrics is not None:
-        listening |= _places(ground.metrics)
+    listening = _places(ground.listener).union(*map(_places, ground.apart.values()))
     watching = (ground.log.call,) if ground.log.takes_calls else ()
     return Surroundings(
         data=desk.data,
@@ -226,14 +225,18 @@ def _places(listener: socket.socket) -> frozenset[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def _metrics_listener(config: Config) -> Iterator[socket.socket | None]:
-    """The listener for metrics, where there is one of their own."""
-    place = config.server.metrics_listen
-    if place is None:
-        yield None
-        return
-    with contextlib.closing(_listen(*place, remedy="another server.metrics_listen")) as listener:
-        yield listener
+def _listeners(config: Config) -> Iterator[Mapping[str, socket.socket]]:
+    """What has a listener of its own, by its name in `Relay.apart`."""
+    server = config.server
+    places = {"metrics": server.metrics_listen, "admin": server.admin_listen}
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                contextlib.closing(_listen(*place, remedy=f"another server.{name}_listen"))
+            )
+            for name, place in places.items()
+            if place is not None
+        }
 
 
 def _listen(host: str, port: int, remedy: str = "another --port") -> socket.socket:
@@ -314,12 +317,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _metrics(app: Relay, ground: Ground) -> AsyncIterator[None]:
-    """Serves metrics on their own listener, if there is one, as long as the context lasts."""
-    if ground.metrics is None:
-        yield
-        return
-    async with Server(app.metrics, ground.metrics).running():
+async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
+    """Serves what has a listener of its own as long as the context lasts."""
+    async with contextlib.AsyncExitStack() as stack:
+        for name, listener in ground.apart.items():
+            await stack.enter_async_context(Server(app.apart[name], listener).running())
         yield
 
 
@@ -339,13 +341,13 @@ async def _serve(app: Relay, ground: Ground, words: str) -> None:
         loop.add_signal_handler(number, stop)
     try:
         await app.start()
-    except SchemaTooNew as error:
+    except (SchemaTooNew, UsageTooNew) as error:
         raise Failed(str(error)) from error
     gc.freeze()  # what lives as long as the process need not be looked at again and again
     gc.set_threshold(*COLLECT_AFTER)
     click.echo(words)
     try:
-        async with _metrics(app, ground):
+        async with _apart(app, ground):
             await server.run_here()
     finally:
         await server.end_calls()

@@ -187,6 +187,7 @@ class Server(Section):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_listen: Annotated[Listen, PlainValidator(_listen)] | None = None
+    admin_listen: Annotated[Listen, PlainValidator(_listen)] | None = None
     shutdown_grace: Seconds = 10.0
 
 
