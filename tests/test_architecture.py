@@ -48,6 +48,7 @@ FLOORS = {
     "proxy.cycle": MACHINES,
     "proxy.patience": MACHINES,
     "proxy.logs": MACHINES,
+    "proxy.usage": MACHINES,
     "proxy.upstream.seam": MACHINES,
     "proxy.upstream": COMPOSITIONS,
     "proxy.cache": COMPOSITIONS,

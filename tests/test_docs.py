@@ -19,7 +19,9 @@ from click import Command, Context, Group
 
 from proxy import catalogue
 from proxy.cli import COMMANDS, keyrelay
-from proxy.config.model import Cache, Limits, Section, Server
+from proxy.config.model import Cache, Limits, Server
+from proxy.config.section import Section
+from proxy.config.usage import Usage
 from proxy.services import load_services, table
 from tests.support.process import environment, served
 from tests.support.process import keyrelay as run_keyrelay
@@ -28,7 +30,12 @@ from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted(ROOT.glob("docs/*.md"))]
-SECTIONS: dict[str, type[Section]] = {"server": Server, "cache": Cache, "limits": Limits}
+SECTIONS: dict[str, type[Section]] = {
+    "server": Server,
+    "cache": Cache,
+    "limits": Limits,
+    "usage": Usage,
+}
 EXAMPLE = ROOT / "keys.example.yaml"
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -172,7 +179,7 @@ def test_every_setting_that_is_named_exists() -> None:
         f"{page.name}: {span}"
         for page in PAGES
         for span in spans(page)
-        if (found := re.match(r"(server|cache|limits)\.([a-z_]+)", span))
+        if (found := re.match(r"(server|cache|limits|usage)\.([a-z_]+)", span))
         and found[2] not in {*SECTIONS[found[1]].model_fields, "db", "py"}
     ]
     assert wrong == []

@@ -73,13 +73,15 @@ async def report(usage: Told, who: Token, asked: Asked) -> dict[str, Any]:
     """The page's document; see docs/usage.md."""
     own = asked.scope == "token"
     which = Which(
-        _midnight(asked.since),
-        _midnight(asked.until),
-        who.tenant,
-        who.id if own else None,
-        asked.service,
+        since=_midnight(asked.since),
+        until=_midnight(asked.until),
+        tenant=who.tenant,
+        service=asked.service,
+        token_id=who.id if own else None,
     )
-    groupings: list[tuple[Part, ...]] = [(), ("service",), ("day",), *([] if own else [("token",)])]
+    groupings: list[tuple[Part, ...]] = [(), ("service",), ("day",)]
+    if not own:
+        groupings.append(("token",))
     total, services, days, *tokens = await usage.sums(which, *groupings)
     return {
         "scope": asked.scope,

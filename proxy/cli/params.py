@@ -57,6 +57,27 @@ class Expiry(click.ParamType):  # type: ignore[type-arg]  # no argument in click
         return when
 
 
+class Moment(click.ParamType):  # type: ignore[type-arg]  # no argument in click 8.1
+    """`30d`, `12h` ago, or an ISO date; Unix seconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Unix seconds."""
+        now = (desk_of(ctx) if ctx else Desk()).clock.now()
+        try:
+            when = _of_date(value)
+            if when is None:
+                when = now - parse_seconds(value)
+        except (ValueError, OverflowError):
+            self.fail("expected 30d, 12h or a date such as 2030-01-31", param, ctx)
+        if not 0 <= when < _YEAR_10000:
+            self.fail("expected a time after 1970 and before the year 10000", param, ctx)
+        return when
+
+
 def _of_date(text: str) -> float | None:
     """A date (its first second) or a date and time, in UTC without an offset; None for neither."""
     if "-" not in text:

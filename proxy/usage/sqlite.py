@@ -1,0 +1,367 @@
+"""Usage in a SQLite file of its own: single calls, and their sums by hour and by day.
+
+Sums are added up by the database, out of the rows that it has just taken and in the same
+transaction: they can't differ. Budgets have a table of their own in the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from proxy.usage.store import (
+    DAY,
+    HOUR,
+    CallRow,
+    Keep,
+    Order,
+    Part,
+    UsageError,
+    UsageTooNew,
+    Which,
+)
+from proxy.usage.sums import Sums
+
+VERSION: Final = 1
+BUSY_SECONDS: Final = 1.0
+"""How long a statement waits for a lock that somebody else holds."""
+
+TOGETHER: Final = (128, 16, 1)
+"""How many rows one statement takes: each of them lets go of the interpreter once."""
+
+SWEPT: Final = 2_000
+"""How many rows leave in one transaction."""
+
+_COLUMNS: Final = ", ".join(CallRow._fields)
+_GROUP: Final = "tenant, token, token_id, service"
+_ADDED: Final = {
+    "calls": "count(*)",
+    "successful": "sum(successful)",
+    "hits": "sum(hit)",
+    "joined": "sum(joined)",
+    "upstream": "sum(went)",
+    "received": "sum(received)",
+    "sent": "sum(sent)",
+    "seconds": "sum(seconds)",
+    "upstream_seconds": "sum(coalesce(upstream_seconds, 0))",
+    "waited": "sum(waited)",
+    "tokens_input": "sum(went * tokens_input)",
+    "tokens_output": "sum(went * tokens_output)",
+    "tokens_cached": "sum(went * tokens_cached)",
+    "tokens_saved": "sum((hit + joined) * (tokens_input + tokens_output))",
+    "slowest": "max(seconds)",
+    "cost": "sum(cost)",
+    "saved": "sum(saved)",
+}
+"""Each sum, and how it is made of calls. `cost` and `saved` stay NULL where no call has a price."""
+
+_TOGETHER: Final = {
+    **{name: f"{name} + excluded.{name}" for name in _ADDED},
+    "slowest": "max(slowest, excluded.slowest)",
+    "cost": "coalesce(cost + excluded.cost, cost, excluded.cost)",
+    "saved": "coalesce(saved + excluded.saved, saved, excluded.saved)",
+}
+_TOTAL: Final = {name: f"sum({name})" for name in _ADDED} | {"slowest": "max(slowest)"}
+
+TABLES: Final = (
+    """CREATE TABLE calls (
+        id INTEGER PRIMARY KEY,
+        call TEXT NOT NULL, began REAL NOT NULL,
+        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL,
+        service TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL,
+        status INTEGER NOT NULL, code TEXT NOT NULL, verdict TEXT NOT NULL, cut INTEGER NOT NULL,
+        received INTEGER NOT NULL, sent INTEGER NOT NULL,
+        seconds REAL NOT NULL, waited REAL NOT NULL, upstream_seconds REAL,
+        successful INTEGER NOT NULL, went INTEGER NOT NULL,
+        hit INTEGER NOT NULL, joined INTEGER NOT NULL,
+        model TEXT NOT NULL, tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL, cost REAL, saved REAL, bucket INTEGER NOT NULL
+    )""",
+    "CREATE INDEX calls_by_time ON calls (began)",
+    """CREATE TABLE sums (
+        step INTEGER NOT NULL, began INTEGER NOT NULL,
+        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL, service TEXT NOT NULL,
+        calls INTEGER NOT NULL, successful INTEGER NOT NULL, hits INTEGER NOT NULL,
+        joined INTEGER NOT NULL, upstream INTEGER NOT NULL,
+        received INTEGER NOT NULL, sent INTEGER NOT NULL,
+        seconds REAL NOT NULL, upstream_seconds REAL NOT NULL, waited REAL NOT NULL,
+        tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL, tokens_saved INTEGER NOT NULL,
+        slowest REAL NOT NULL, cost REAL, saved REAL,
+        PRIMARY KEY (step, began, tenant, token, token_id, service)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE latencies (
+        step INTEGER NOT NULL, began INTEGER NOT NULL,
+        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL, service TEXT NOT NULL,
+        bucket INTEGER NOT NULL, calls INTEGER NOT NULL,
+        PRIMARY KEY (step, began, tenant, token, token_id, service, bucket)
+    ) WITHOUT ROWID""",
+)
+
+_FRESH: Final = f"""FROM calls, (SELECT {HOUR} AS step UNION ALL SELECT {DAY}) AS steps
+    WHERE calls.id > ? GROUP BY step, CAST(began / step AS INTEGER), {_GROUP}"""
+_START: Final = "CAST(min(began) / step AS INTEGER) * step"
+_ADD_SUMS: Final = f"""INSERT INTO sums (step, began, {_GROUP}, {", ".join(_ADDED)})
+    SELECT step, {_START}, {_GROUP}, {", ".join(_ADDED.values())} {_FRESH}
+    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}"""
+_ADD_LATENCIES: Final = f"""INSERT INTO latencies (step, began, {_GROUP}, bucket, calls)
+    SELECT step, {_START}, {_GROUP}, bucket, count(*) {_FRESH}, bucket
+    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""
+
+_PARTS: Final[Mapping[str, str]] = {
+    "tenant": "tenant",
+    "token": "token, token_id",
+    "service": "service",
+    "day": f"CAST(began / {DAY} AS INTEGER) * {DAY} AS day",
+    "hour": f"CAST(began / {HOUR} AS INTEGER) * {HOUR} AS hour",
+}
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {"token": ("token", "token_id")}
+_ORDERS: Final[Mapping[str, str]] = {
+    "newest": "id DESC",
+    "slowest": "seconds DESC",
+    "costliest": "cost DESC",
+}
+
+
+class SqliteUsage:
+    """The store on disk; see `UsageStore` for what its methods promise."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    # Writing.
+
+    def open(self) -> None:
+        """Makes or opens the file."""
+        with self._told():
+            self._writing()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def write(self, rows: Sequence[CallRow]) -> None:
+        """Keeps calls and adds them to the sums."""
+        with self._told(), _transaction(self._writing()) as connection:
+            [last] = connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
+            for some in _portions(rows):
+                values = ", ".join([_ROW] * len(some))
+                statement = f"INSERT INTO calls ({_COLUMNS}) VALUES {values}"  # noqa: S608
+                connection.execute(statement, [*chain.from_iterable(some)])
+            connection.execute(_ADD_SUMS, (last,))
+            connection.execute(_ADD_LATENCIES, (last,))
+
+    def sweep(self, keep: Keep) -> None:
+        """Forgets in small steps, so that whoever waits for the lock gets it."""
+        with self._told():
+            [newest] = self._writing().execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
+            self._delete(
+                "calls", "id", "began < ? OR id <= ?", (keep.calls, newest - keep.most_calls)
+            )
+            for table in ("sums", "latencies"):
+                for step, oldest in ((HOUR, keep.hours), (DAY, keep.days)):
+                    self._delete_periods(table, step, oldest - step)
+
+    def _delete(self, table: str, key: str, condition: str, values: tuple[float, ...]) -> None:
+        some = f"SELECT {key} FROM {table} WHERE {condition} LIMIT {SWEPT}"  # noqa: S608
+        statement = f"DELETE FROM {table} WHERE {key} IN ({some})"  # noqa: S608
+        while True:
+            with _transaction(self._writing()) as connection:
+                if connection.execute(statement, values).rowcount < SWEPT:
+                    return
+
+    def _delete_periods(self, table: str, step: int, before: float) -> None:
+        """Those that ended before the time + step, one period at a time."""
+        found = f"SELECT min(began) FROM {table} WHERE step = ?"  # noqa: S608
+        statement = f"DELETE FROM {table} WHERE step = ? AND began = ?"  # noqa: S608
+        while True:
+            with _transaction(self._writing()) as connection:
+                [oldest] = connection.execute(found, (step,)).fetchone()
+                if oldest is None or oldest >= before:
+                    return
+                connection.execute(statement, (step, oldest))
+
+    def _writing(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _opened(self._path)
+        return self._connection
+
+    # Reading, each time on a connection that can't write, so that it may be in any thread.
+
+    def sums(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
+        """The calls that are meant, for each grouping by what tells them apart there."""
+        with self._told(), self._reading() as connection:
+            return [_sums(connection, which, by) for by in groupings]
+
+    def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
+        """Some of the single calls that are still kept."""
+        whose, values = _whose(which)
+        query = f"""SELECT {_COLUMNS} FROM calls WHERE began >= ? AND began < ?{whose}
+            ORDER BY {_ORDERS[order]} LIMIT ?"""  # noqa: S608
+        asked = (which.since, which.until, *values, limit)
+        with self._told(), self._reading() as connection:
+            return [CallRow(*row) for row in connection.execute(query, asked)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """One state of the file for all that is read."""
+        with closing(_opened_to_read(self._path)) as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the disk refuses as one error; the next use opens the file again."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise UsageError(f"{type(error).__name__}: {error}") from error
+
+
+_ROW: Final = "(" + ", ".join("?" * len(CallRow._fields)) + ")"
+
+
+def _portions(rows: Sequence[CallRow]) -> Iterator[Sequence[CallRow]]:
+    """The rows in a few sizes, so that few statements need be prepared."""
+    start = 0
+    for size in TOGETHER:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
+
+
+def _sums(connection: sqlite3.Connection, which: Which, by: Sequence[Part]) -> list[Sums]:
+    names = [name for part in by for name in _NAMES.get(part, (part,))]
+    columns = "".join(_PARTS[part] + ", " for part in by)
+    group = f"GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}" if names else ""
+    where, values = _condition(which, by)
+    totals = f"SELECT {columns}{', '.join(_TOTAL.values())} FROM sums {where} {group}"  # noqa: S608
+    counts = f"SELECT {columns}bucket, sum(calls) FROM latencies {where}"  # noqa: S608
+    counts += f" GROUP BY {', '.join([*names, 'bucket'])}"
+    rows = connection.execute(totals, values).fetchall()
+    return _gathered(names, rows, connection.execute(counts, values).fetchall())
+
+
+def _condition(which: Which, by: Sequence[Part]) -> tuple[str, tuple[Any, ...]]:
+    """Which sums to add up: those of whole days as far as they reach, else those of hours."""
+    since, until = int(which.since // HOUR) * HOUR, -int(-which.until // HOUR) * HOUR
+    first, last = -(-since // DAY) * DAY, until // DAY * DAY
+    if first >= last or "hour" in by:
+        first = last = until
+    spans = (HOUR, since, first, HOUR, last, until, DAY, first, last)
+    inside = "step = ? AND began >= ? AND began < ?"
+    whose, values = _whose(which)
+    return f"WHERE ({inside} OR {inside} OR {inside}){whose}", (*spans, *values)
+
+
+def _whose(which: Which) -> tuple[str, tuple[str, ...]]:
+    asked = {
+        "tenant = ?": which.tenant,
+        "service = ?": which.service,
+        "token_id = ?": which.token_id,
+        "? IN (token, token_id)": which.token,
+    }
+    wanted = {condition: value for condition, value in asked.items() if value is not None}
+    return "".join(f" AND {condition}" for condition in wanted), tuple(wanted.values())
+
+
+def _gathered(
+    names: Sequence[str], rows: Sequence[tuple[Any, ...]], latencies: Sequence[tuple[Any, ...]]
+) -> list[Sums]:
+    counts: dict[tuple[Any, ...], dict[int, int]] = {}
+    width = len(names)
+    for row in latencies:
+        counts.setdefault(row[:width], {})[row[width]] = row[width + 1]
+    return [
+        Sums(
+            dict(zip(names, row[:width], strict=True)),
+            **dict(zip(_ADDED, row[width:], strict=True)),
+            latencies=counts.get(row[:width], {}),
+        )
+        for row in rows
+        if row[width]
+    ]
+
+
+# The file.
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    _check_version(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a batch a second can wait for the disk
+    connection.execute("PRAGMA journal_size_limit = 16777216")
+    with _transaction(connection):
+        if _check_version(connection) == 0:
+            for statement in TABLES:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        return _empty()
+    place = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        if _check_version(connection):
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return _empty()
+
+
+def _empty() -> sqlite3.Connection:
+    """What a file holds that nobody has written to."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in TABLES:
+        connection.execute(statement)
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise UsageTooNew(
+            f"usage was written by a newer release (schema {version}, known is {VERSION});"
+            " upgrade keyrelay, or move usage.db away"
+        )
+    return version
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing of what is written inside."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
