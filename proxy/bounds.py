@@ -24,12 +24,16 @@ _SECONDS: Final = re.compile(rb"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ByService(Generic[T]):
     """A setting: as it is for most services, and what differs by name."""
 
     usual: T
     named: Mapping[str, T] = field(default_factory=dict)
+
+    def become(self, other: ByService[T]) -> None:
+        """Another one from now on, for whoever holds this."""
+        self.usual, self.named = other.usual, other.named
 
     def of(self, grant: Grant) -> T:
         """The one for a call."""
@@ -87,6 +91,8 @@ async def _in_time(
             if not deadline.expired():  # what is over is cleaned up in peace
                 deadline.reschedule(None)
     except TimeoutError as error:
+        if not deadline.expired():  # somebody else's
+            raise
         text = f"The call took longer than the {seconds:g} s of X-Relay-Timeout; allow more."
         raise CallTimeout(text) from error
 
