@@ -143,7 +143,7 @@ def _window(word: str, subject: str, counted: Counted, limit: Limit) -> Window:
     upstream = counted == "upstream_calls"
     rate, service = limit.rate, limit.service
     parts = (word, service or "", "upstream" if upstream else "", rate.period)
-    kind = "upstream calls" if upstream else "calls"
+    kind = ("upstream call" if upstream else "call") + ("" if rate.amount == 1 else "s")
     period = rate.period if rate.period.isalpha() else f"{rate.seconds} seconds"
     return Window(
         key=f"{word}/{subject}/{service or ''}/{counted}/{rate.seconds}",

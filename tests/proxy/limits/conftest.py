@@ -1,0 +1,58 @@
+"""A relay's limits without the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.destinations import parse_destination
+from proxy.grant import Grant, OwnLimits, Place
+from proxy.limits.budgets import Budgets
+from proxy.limits.limits import Kind, Limits
+from proxy.limits.rules import Rule
+from proxy.reach import Reach
+from proxy.record import Account
+from proxy.services import load_services
+from tests.support.clock import FakeClock
+
+OPENAI = load_services().get("openai")
+
+
+class Book:
+    """A ledger in memory."""
+
+    def __init__(self, counts: Mapping[tuple[str, str], int] | None = None) -> None:
+        self.counts = dict(counts or {})
+
+    async def spent(self, month: str) -> Mapping[str, int]:
+        return {who: count for (who, when), count in self.counts.items() if when == month}
+
+    def note(self, subject: str, month: str, total: int) -> None:
+        self.counts[subject, month] = total
+
+    async def flush(self) -> None:
+        pass
+
+
+def limits_of(clock: FakeClock, *rules: Rule, kind: Kind = "sliding") -> Limits:
+    return Limits(rules, kind, Budgets(Book(), clock), clock)
+
+
+def granted(token: str = "ann", tenant: str = "default", **own: Any) -> Grant:
+    """A grant for openai. `token`: its name and its id; key:... is one without an id."""
+    return Grant(
+        tenant=tenant,
+        client=token,
+        service=OPENAI,
+        key=None,
+        target=parse_destination("https://api.openai.com/v1"),
+        place=Place.PROVIDER,
+        reach=Reach.PUBLIC,
+        token_id="" if token.startswith("key:") else f"id-{token}",
+        limits=OwnLimits(**own) if own else None,
+    )
+
+
+def standing(account: Account) -> dict[str, str]:
+    """The fields that an answer would have."""
+    return {name.decode(): value.decode() for name, value in account.standing}

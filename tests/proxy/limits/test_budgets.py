@@ -1,0 +1,132 @@
+"""Budgets: by calendar month, across restarts, harmless where the disk is."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.limits.budgets import Budgets, month_of
+from proxy.limits.ledger import SqliteLedger
+from tests.proxy.limits.conftest import Book
+from tests.support.clock import FakeClock
+
+
+def at(text: str) -> FakeClock:
+    return FakeClock(datetime.fromisoformat(text).timestamp())
+
+
+@given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)))
+def test_a_month_ends_where_the_next_begins(moment: datetime) -> None:
+    """In UTC."""
+    now = moment.replace(tzinfo=UTC).timestamp()
+    name, ends = month_of(now)
+    assert name == f"{moment:%Y-%m}"
+    assert now < ends <= now + 31 * 86_400
+    assert datetime.fromtimestamp(ends, UTC).day == 1
+
+
+async def test_a_new_month_begins_at_nothing() -> None:
+    """At midnight UTC; the old counts stay where they are."""
+    clock, book = at("2026-12-31T23:59:59+00:00"), Book()
+    budgets = Budgets(book, clock)
+    budgets.count("ann")
+    budgets.count("ann")
+    assert (budgets.spent("ann"), budgets.left()) == (2, 1)
+    clock.advance(1)
+    assert budgets.spent("ann") == 0
+    budgets.count("ann")
+    assert book.counts == {("ann", "2026-12"): 2, ("ann", "2027-01"): 1}
+
+
+async def test_counts_survive_a_restart(tmp_path: Path) -> None:
+    """Those of this month; a call that came during the start counts beside."""
+    clock = at("2026-11-21T12:00:00+00:00")
+    path = tmp_path / "usage.db"
+    first = Budgets(SqliteLedger(path), clock)
+    await first.start()
+    assert not path.exists()
+    for _ in range(3):
+        first.count("ann")
+    first.count("bob")
+    first.count("bob", -1)
+    first.count("bob", -1)
+    await first.stop()
+    assert path.stat().st_mode & 0o777 == 0o600
+    second = Budgets(SqliteLedger(path), clock)
+    second.count("ann")
+    await second.start()
+    assert (second.spent("ann"), second.spent("bob")) == (4, 0)
+    await second.stop()
+    clock.advance(15 * 86_400)
+    third = Budgets(SqliteLedger(path), clock)
+    await third.start()
+    assert third.spent("ann") == 0
+    await third.stop()
+
+
+async def test_what_was_counted_is_written_while_the_relay_runs(tmp_path: Path) -> None:
+    """A crash loses a second at most: the first count is written at once."""
+    path = tmp_path / "usage.db"
+    ledger = SqliteLedger(path)
+    budgets = Budgets(ledger, FakeClock())
+    await budgets.start()
+    budgets.count("ann")
+    await ledger.flush()
+    assert await SqliteLedger(path).spent(month_of(FakeClock().now())[0]) == {"ann": 1}
+    await budgets.stop()
+
+
+async def test_old_months_are_forgotten(tmp_path: Path) -> None:
+    """A year is kept."""
+    ledger = SqliteLedger(tmp_path / "usage.db")
+    for number in range(20):
+        ledger.note("ann", f"{2020 + number // 12}-{number % 12 + 1:02}", number)
+    await ledger.flush()
+    assert await ledger.spent("2020-07") == {}
+    assert await ledger.spent("2020-08") == {"ann": 7}
+
+
+async def test_a_broken_ledger_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once; what could not be written is, once it can."""
+    path = tmp_path / "usage.db"
+    path.write_bytes(b"no database, " * 100)
+    ledger = SqliteLedger(path)
+    with caplog.at_level(logging.ERROR):
+        assert await ledger.spent("2026-11") == {}
+        ledger.note("ann", "2026-11", 1)
+        await ledger.flush()
+        ledger.note("bob", "2026-11", 2)
+        await ledger.flush()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    path.unlink()
+    ledger.note("ann", "2026-11", 3)
+    await ledger.flush()
+    assert await ledger.spent("2026-11") == {"ann": 3, "bob": 2}
+
+
+async def test_a_locked_ledger_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is lost."""
+    monkeypatch.setattr("proxy.limits.ledger._BUSY_SECONDS", 0.01)
+    path = tmp_path / "usage.db"
+    ledger = SqliteLedger(path)
+    ledger.note("ann", "2026-11", 1)
+    await ledger.flush()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.note("ann", "2026-11", 2)
+    await ledger.flush()
+    assert other.execute("SELECT calls FROM budgets").fetchall() == [(1,)]
+    other.execute("ROLLBACK")
+    other.close()
+    await ledger.flush()
+    assert await ledger.spent("2026-11") == {"ann": 2}

@@ -1,0 +1,249 @@
+"""Windows, atomically, by a clock that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Limits as Section
+from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.limits.grammar import parse_rate
+from proxy.limits.limiter import LIMITERS, MemoryLimiter
+from proxy.limits.limits import Kind, Limits
+from proxy.limits.rules import Rule, Window
+from proxy.record import Account
+from tests.proxy.limits.conftest import granted, limits_of, standing
+from tests.support.clock import FakeClock
+
+kinds = pytest.mark.parametrize("kind", ["sliding", "moving"])
+
+
+def window(amount: int, seconds: int, key: str = "k") -> Window:
+    return Window(f"{key}/{seconds}", amount, seconds, key, key)
+
+
+async def allowed(limits: Limits, tries: int, **grant: object) -> int:
+    """How many of so many calls get through."""
+    through = 0
+    for _ in range(tries):
+        try:
+            await limits.check(granted(**grant), Account())  # type: ignore[arg-type]
+        except TooManyRequests:
+            continue
+        through += 1
+    return through
+
+
+def test_the_kinds_are_those_of_the_configuration() -> None:
+    """`limits.window` is a row of LIMITERS."""
+    for kind in LIMITERS:
+        assert Section(window=kind).window == kind  # type: ignore[arg-type]
+    assert set(LIMITERS) == {"sliding", "moving"}
+
+
+@kinds
+async def test_a_window_has_room_for_so_many_calls(kind: Kind) -> None:
+    """And for as many again once it is over."""
+    clock = FakeClock()
+    limits = limits_of(clock, kind=kind)
+    assert await allowed(limits, 9, calls=("5/minute",)) == 5
+    clock.advance(59)
+    assert await allowed(limits, 9, calls=("5/minute",)) == 0
+    clock.advance(61)
+    assert await allowed(limits, 9, calls=("5/minute",)) == 5
+
+
+async def test_a_sliding_window_weighs_the_one_before() -> None:
+    """Half a window later half of its calls count."""
+    clock = FakeClock(now=60_000.0)
+    limits = limits_of(clock)
+    assert await allowed(limits, 20, calls=("10/minute",)) == 10
+    clock.advance(90)
+    assert await allowed(limits, 20, calls=("10/minute",)) == 5
+
+
+@kinds
+async def test_a_refused_call_takes_no_slot_of_another_window(kind: Kind) -> None:
+    """The first window has room, the second has not: neither has counted the call."""
+    clock = FakeClock(now=60_000.0)
+    limiter = LIMITERS[kind](clock)
+    windows = (window(10, 60), window(3, 3600))
+    for _ in range(3):
+        assert (await limiter.take(windows))[0]
+    taken, states = await limiter.take(windows)
+    assert not taken
+    assert [state.left for state in states] == [7, 0]
+    for _ in range(20):
+        await limiter.take(windows)
+    assert limiter.look(windows)[0].left == 7
+
+
+@kinds
+async def test_no_call_slips_through_beside_another(kind: Kind) -> None:
+    """A thousand at once, and exactly as many pass as there are slots."""
+    limits = limits_of(FakeClock(), kind=kind)
+    grant = granted(calls=("100/minute", "150/hour"))
+
+    async def one() -> bool:
+        try:
+            await limits.check(grant, Account())
+        except TooManyRequests:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(one() for _ in range(1000)))) == 100
+
+
+@given(
+    kind=st.sampled_from(["sliding", "moving"]),
+    amount=st.integers(1, 6),
+    steps=st.lists(st.floats(0, 30), min_size=1, max_size=60),
+)
+async def test_the_wait_that_is_told_is_enough(kind: str, amount: int, steps: list[float]) -> None:
+    """Whoever waits as long as a refusal says gets through; and never are there too many."""
+    clock = FakeClock(now=1000.0)
+    limiter = LIMITERS[kind](clock)
+    windows = (window(amount, 20), window(amount * 2, 60))
+    passed: deque[float] = deque()
+    for step in steps:
+        clock.advance(step)
+        taken, states = await limiter.take(windows)
+        if taken:
+            passed.append(clock.now())
+        else:
+            clock.advance(max(state.seconds for state in states if not state.left) + 0.001)
+            assert (await limiter.take(windows))[0]
+            passed.append(clock.now())
+        if kind == "moving":
+            assert len([at for at in passed if at > clock.now() - 20]) <= amount
+
+
+@kinds
+async def test_a_slot_that_is_given_back_is_free_again(kind: Kind) -> None:
+    """And what was never taken gives nothing back."""
+    limiter = LIMITERS[kind](FakeClock())
+    windows = (window(1, 60), window(1, 3600))
+    limiter.give_back(windows)
+    assert (await limiter.take(windows))[0]
+    assert not (await limiter.take(windows))[0]
+    limiter.give_back(windows)
+    assert (await limiter.take(windows))[0]
+
+
+@kinds
+async def test_the_counters_of_ten_thousand_tokens_are_dropped(kind: Kind) -> None:
+    """Once what they counted is over; no thread is needed for that."""
+    clock = FakeClock()
+    limiter = LIMITERS[kind](clock)
+    assert isinstance(limiter, MemoryLimiter)
+    for number in range(10_000):
+        await limiter.take((window(5, 60, f"token-{number}"),))
+    assert len(limiter.counters) == 10_000
+    clock.advance(30)
+    await limiter.take((window(5, 60, "late"),))
+    clock.advance(100)
+    await limiter.take((window(5, 60, "other"),))
+    assert len(limiter.counters) <= 2
+
+
+async def test_without_a_limit_nothing_is_noted() -> None:
+    """No field, no counter."""
+    limits, account = limits_of(FakeClock()), Account()
+    await limits.check(granted(), account)
+    assert (account.limited, account.standing) == (None, ())
+    limits = limits_of(FakeClock(), Rule(tenant="other", calls=(parse_rate("1/day"),)))
+    await limits.check(granted(), account)
+    assert account.limited is None
+
+
+async def test_the_fields_are_those_of_the_draft() -> None:
+    """A member for each window; the three older fields tell of the one with the least left."""
+    limits, account = limits_of(FakeClock(now=86_400.0 * 1000)), Account()
+    grant = granted(calls=("100/minute", "120/day"), upstream_calls=("openai=10/hour",), budget=50)
+    await limits.check(grant, account)
+    assert standing(account) == {
+        "ratelimit-policy": '"token-minute";q=100;w=60, "token-day";q=120;w=86400, '
+        '"token-openai-upstream-hour";q=10;w=3600, "budget";q=50',
+        "ratelimit": '"token-minute";r=99;t=60, "token-day";r=119;t=86400, '
+        '"token-openai-upstream-hour";r=10;t=3600, "budget";r=50;t=345600',
+        "x-ratelimit-limit": "10",
+        "x-ratelimit-remaining": "10",
+        "x-ratelimit-reset": str(86_400 * 1000 + 3600),
+    }
+
+
+async def test_a_refusal_says_how_long_to_wait() -> None:
+    """The true time in the sentence; beyond a minute a retry of the SDK's own can't help."""
+    limits = limits_of(FakeClock(now=60_000.0))
+    await limits.check(granted(calls=("1/minute",)), Account())
+    account = Account()
+    with pytest.raises(TooManyRequests) as refused:
+        await limits.check(granted(calls=("1/minute",)), account)
+    assert refused.value.detail == (
+        "This token may make 1 call per minute; try again in 60 seconds."
+    )
+    assert (refused.value.retry_after, refused.value.fields) == (60, ())
+    assert standing(account)["ratelimit"] == '"token-minute";r=0;t=60'
+    with pytest.raises(TooManyRequests) as refused:
+        await allowed_once(limits, "1/day")
+        await limits.check(granted(calls=("1/day",)), Account())
+    assert refused.value.fields == ((b"x-should-retry", b"false"),)
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after > 60
+
+
+async def allowed_once(limits: Limits, text: str) -> None:
+    await limits.check(granted(calls=(text,)), Account())
+
+
+async def test_another_amount_goes_on_with_what_was_counted() -> None:
+    """A raised limit gives the difference, no fresh start."""
+    limits = limits_of(FakeClock())
+    assert await allowed(limits, 9, calls=("5/minute",)) == 5
+    assert await allowed(limits, 9, calls=("8/minute",)) == 3
+    assert await allowed(limits, 9, calls=("2/minute",)) == 0
+
+
+async def test_other_rules_hold_at_once() -> None:
+    """As after a reload of the configuration."""
+    limits = limits_of(FakeClock(), Rule(token="*", calls=(parse_rate("2/day"),)))
+    assert await allowed(limits, 5) == 2
+    limits.become([Rule(token="*", calls=(parse_rate("3/day"),))], "sliding")
+    assert await allowed(limits, 5) == 1
+    limits.become([], "moving")
+    assert await allowed(limits, 5) == 5
+
+
+async def test_upstream_calls_and_the_budget_are_counted_apart() -> None:
+    """All or none: with no slot the budget is whole, with no budget the slots are."""
+    limits = limits_of(FakeClock())
+    plan = limits.plan(granted(upstream_calls=("2/minute",), budget=5))
+    assert plan is not None
+    await limits.spend(plan)
+    await limits.spend(plan)
+    for _ in range(5):
+        with pytest.raises(TooManyRequests) as refused:
+            await limits.spend(plan)
+        assert refused.value.code == "rate_limited"
+    assert limits._budgets.spent("id-ann") == 2
+    spent = limits.plan(granted(upstream_calls=("9/minute",), budget=2))
+    assert spent is not None
+    for _ in range(20):
+        with pytest.raises(BudgetSpent, match="begins on 2027-02-01"):
+            await limits.spend(spent)
+    limits.give_back(spent)
+    await limits.spend(spent)
+
+
+def test_the_library_is_loaded_for_a_limit_only() -> None:
+    """A relay without limits does not carry it."""
+    import subprocess  # noqa: PLC0415
+
+    program = "import sys, proxy.app; print('limits' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
