@@ -103,9 +103,17 @@ class Log:
         """Lines that were dropped, or that nobody took."""
         return self._dropped + self._failed
 
+    def become(self, level: str) -> None:
+        """Another level from now on, a word of LEVELS."""
+        number = LEVELS[level]
+        logging.getLogger(OWN).setLevel(number)
+        logging.getLogger().setLevel(max(logging.WARNING, number))
+        self.takes_calls = number <= logging.INFO
+
     def call(self, record: CallRecord) -> None:
         """An Observer of calls."""
-        self.add(record if record.meter is None else record._replace(meter=None))
+        if self.takes_calls:
+            self.add(record if record.meter is None else record._replace(meter=None))
 
     def add(self, line: Line) -> None:
         """Takes one line, from any thread; never waits."""

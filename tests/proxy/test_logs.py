@@ -1,0 +1,302 @@
+"""The log: one line a call, nothing in it that steers a terminal, and never in the loop's way."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from proxy.logs import Handler, Log, LogSettings, Told, as_console, as_json, logging_to
+from proxy.record import CallRecord
+
+CALL = CallRecord(
+    id="abc-1",
+    began=1_800_000_000.0,
+    tenant="default",
+    token="laptop",
+    token_id="T1",
+    service="openai",
+    host="api.openai.com",
+    method="POST",
+    status=200,
+    code="",
+    verdict="stored",
+    cut=False,
+    received=10,
+    sent=2000,
+    seconds=0.25,
+    waited=0.05,
+    upstream_seconds=0.1,
+    meter=None,
+)
+PIPE = 4096
+STEERING = "red\x1b[31m\x07\r\n\x9b2J\u202e\u2028end\x7f"
+
+
+class Pipe:
+    """A pipe that is read only when somebody asks."""
+
+    def __init__(self) -> None:
+        self.source, self.sink = os.pipe()
+        fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, PIPE)
+
+    def read_all(self) -> list[str]:
+        """Everything, once nobody writes any more."""
+        os.close(self.sink)
+        octets = b""
+        while more := os.read(self.source, 65536):
+            octets += more
+        return octets.decode().splitlines()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    made = Pipe()
+    yield made
+    os.close(made.source)
+
+
+def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
+    """Names and numbers; the token by its name, never by its id."""
+    log = Log(pipe.sink, as_json)
+    log.call(CALL)
+    log.close()
+    [line] = pipe.read_all()
+    assert json.loads(line) == {
+        "timestamp": "2027-01-15T08:00:00.250Z",
+        "level": "info",
+        "event": "call",
+        "id": "abc-1",
+        "tenant": "default",
+        "token": "laptop",
+        "service": "openai",
+        "host": "api.openai.com",
+        "method": "POST",
+        "status": 200,
+        "code": "",
+        "verdict": "stored",
+        "cut": False,
+        "total_ms": 250.0,
+        "upstream_ms": 100.0,
+        "waited_ms": 50.0,
+        "received": 10,
+        "sent": 2000,
+    }
+
+
+@pytest.mark.parametrize("rendering", [as_json, lambda: as_console(True)], ids=["json", "console"])
+def test_what_steers_a_terminal_is_written_out(pipe: Pipe, rendering: Callable[[], Any]) -> None:
+    """C0, C1, line separators, turned reading order, half surrogate pairs: one line, plain."""
+    log = Log(pipe.sink, rendering)
+    log.call(CALL._replace(token=STEERING))
+    log.add(Told(1.8e9, "warning", "keyrelay", STEERING + "\udc80", {"id": STEERING}))
+    log.close()
+    lines = pipe.read_all()
+    assert len(lines) == 2
+    for line in lines:
+        plain = line.replace("\x1b[0m", "").replace("\x1b[", "", 40 if "\x1b[0m" in line else 0)
+        assert not any(sign in plain for sign in "\x07\r\x9b\u202e\u2028\x7f")
+        assert "\x1b[31m\\u0007" not in line
+        assert "red" in line
+
+
+def test_json_gives_back_the_very_text(pipe: Pipe) -> None:
+    """What is escaped is escaped as JSON: a reader finds what was there."""
+    log = Log(pipe.sink, as_json)
+    log.call(CALL._replace(token=STEERING))
+    log.close()
+    [line] = pipe.read_all()
+    assert line.isascii()
+    assert json.loads(line)["token"] == STEERING
+
+
+def test_people_get_the_call_in_front_and_no_empty_members(pipe: Pipe) -> None:
+    """Without colours where nobody asked for them."""
+    log = Log(pipe.sink, lambda: as_console(False))
+    log.call(CALL)
+    log.call(CALL._replace(status=0, host="", service=""))
+    log.close()
+    first, second = pipe.read_all()
+    assert "200 POST api.openai.com" in first
+    assert "token=laptop" in first
+    assert "code=" not in first
+    assert "gone POST -" in second
+    assert "\x1b" not in first + second
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(pipe: Pipe) -> None:
+    """Lines beyond the queue are dropped, counted, and told once somebody reads again."""
+    log = Log(pipe.sink, as_json, bound=50)
+    for number in range(1000):
+        log.call(CALL._replace(id=f"n{number}"))
+    assert log.lost > 0
+    lost = log.lost
+    read = bytearray()
+    while b"were lost" not in read:
+        read += os.read(pipe.source, 65536)
+    log.close()
+    lines = [json.loads(line) for line in (read.decode() + "\n".join(pipe.read_all())).splitlines()]
+    calls = [line for line in lines if line["event"] == "call"]
+    assert sum(line.get("count", 0) for line in lines) == lost
+    assert len(calls) + lost == 1000
+
+
+def test_the_end_waits_for_no_reader() -> None:
+    """Nobody takes the last lines: the server ends all the same."""
+    pipe = Pipe()
+    log = Log(pipe.sink, as_json)
+    for _ in range(1000):
+        log.call(CALL)
+    log.close()
+    assert log.lost == 0  # they wait to this very moment
+    os.close(pipe.source)
+    log.close()
+    os.close(pipe.sink)
+    assert log.lost == 1000
+
+
+def test_a_reader_that_went_away_harms_nothing() -> None:
+    """EPIPE counts as lost, and the next lines are tried again."""
+    source, sink = os.pipe()
+    os.close(source)
+    log = Log(sink, as_json)
+    for _ in range(3):
+        log.call(CALL)
+    log.close()
+    os.close(sink)
+    assert log.lost == 3
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
+    """Whoever shares it may have made it so: nothing is lost and nothing is cut."""
+    os.set_blocking(pipe.sink, False)
+    log = Log(pipe.sink, as_json)
+    for number in range(100):
+        log.call(CALL._replace(id=f"n{number}"))
+    read = bytearray()
+    while read.count(b"\n") < 100:
+        read += os.read(pipe.source, 65536)
+    log.close()
+    assert [json.loads(line)["id"] for line in read.splitlines()] == [f"n{n}" for n in range(100)]
+    os.close(pipe.sink)
+
+
+# The loggers of the rooms, and of libraries.
+
+
+def told(pipe: Pipe, settings: LogSettings, work: Callable[[], None]) -> list[dict[str, Any]]:
+    with logging_to(pipe.sink, settings):
+        work()
+    return [json.loads(line) for line in pipe.read_all()]
+
+
+def test_rooms_tell_by_the_same_way(pipe: Pipe) -> None:
+    """With the id of the call as a member."""
+
+    def work() -> None:
+        logging.getLogger("keyrelay.cache").warning("it %s", "broke", extra={"id": "abc"})
+
+    [line] = told(pipe, LogSettings(), work)
+    assert (line["event"], line["level"], line["id"]) == ("it broke", "warning", "abc")
+    assert line["logger"] == "keyrelay.cache"
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_the_level_is_ours_and_libraries_only_warn(
+    pipe: Pipe, level: str, expected: list[str]
+) -> None:
+    """At lower levels httpx shows URLs, and others worse."""
+
+    def work() -> None:
+        for name in ("keyrelay", "httpx"):
+            for word in ("debug", "info", "warning", "error"):
+                logging.getLogger(name).log(getattr(logging, word.upper()), word)
+
+    lines = told(pipe, LogSettings(level=level), work)
+    assert [line["event"] for line in lines if line["logger"] == "keyrelay"] == expected
+    theirs = {line["event"] for line in lines if line["logger"] == "httpx"}
+    assert theirs == {"warning", "error"} & set(expected)
+
+
+def test_calls_are_told_from_the_level_info_on(pipe: Pipe) -> None:
+    """Above it nobody even hands them over."""
+    for level, takes in (("debug", True), ("info", True), ("warning", False), ("error", False)):
+        with logging_to(pipe.sink, LogSettings(level=level)) as log:
+            assert log.takes_calls is takes
+    os.close(pipe.sink)
+
+
+def test_an_error_in_a_line_is_told_without_its_text(pipe: Pipe) -> None:
+    """By kinds and places: no message, no local variable, no line of source."""
+
+    def fail() -> None:
+        password = "sk-" + "CANARY"
+        raise KeyError(password)
+
+    def work() -> None:
+        try:
+            try:
+                fail()
+            except KeyError as error:
+                raise RuntimeError(f"with {error}") from error
+        except RuntimeError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+
+    [line] = told(pipe, LogSettings(), work)
+    assert line["event"] == "Exception in ASGI application"
+    assert line["error"] == "RuntimeError from KeyError"
+    assert "test_logs.py" in line["at"]
+    assert " fail" in line["at"].split(" from ")[1]
+    assert "CANARY" not in json.dumps(line)
+
+
+def test_what_asyncio_says_of_a_lost_task_holds_no_text_of_its_error(pipe: Pipe) -> None:
+    """Behind its first line it shows the error itself."""
+
+    async def lose() -> None:
+        loop = asyncio.get_running_loop()
+        error = ValueError("CANARY")
+        loop.call_exception_handler(
+            {"message": "Task exception was never retrieved", "exception": error, "task": error}
+        )
+
+    [line] = told(pipe, LogSettings(), lambda: asyncio.run(lose()))
+    assert line["event"] == "Task exception was never retrieved"
+    assert line["error"] == "ValueError"
+    assert "CANARY" not in json.dumps(line)
+
+
+def test_words_that_do_not_fit_their_values_harm_nobody(
+    pipe: Pipe, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The standard library would print the values."""
+    with logging_to(pipe.sink, LogSettings()) as log:
+        record = logging.LogRecord("keyrelay", logging.WARNING, "", 0, "%d", ("CANARY",), None)
+        Handler(log).emit(record)
+    [line] = [json.loads(one) for one in pipe.read_all()]
+    assert line["event"] == "a line without words"
+    assert "CANARY" not in capfd.readouterr().err
+
+
+def test_afterwards_the_loggers_are_as_they_were(pipe: Pipe) -> None:
+    """Levels and handlers: another server may run in this process."""
+    root, own = logging.getLogger(), logging.getLogger("keyrelay")
+    before = root.level, own.level, list(root.handlers)
+    with logging_to(pipe.sink, LogSettings(level="debug")):
+        assert own.level == logging.DEBUG
+    assert (root.level, own.level, list(root.handlers)) == before
+    os.close(pipe.sink)
