@@ -186,10 +186,13 @@ _OPENAI: Final = {
     401: "AuthenticationError",
     403: "PermissionDeniedError",
     404: "NotFoundError",
+    409: "ConflictError",
+    422: "UnprocessableEntityError",
     429: "RateLimitError",
 }
 _ANTHROPIC: Final = {
     **_OPENAI,
+    408: "RequestTimeoutError",
     413: "ContentTooLargeError",
     431: "RequestHeaderFieldsTooLargeError",
     501: "HTTPNotImplementedError",

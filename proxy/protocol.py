@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from proxy.alarm import NEVER, Alarm
 from proxy.cycle import RelayCycle
-from proxy.errors import BadRequest, HeaderTooLarge, RelayError
+from proxy.errors import BadRequest, HeaderTooLarge, RelayError, RequestTooSlow
 from proxy.messages import Fields, values
+from proxy.patience import Patience, Phase, Waits
 from proxy.problems import problem
 
 MAX_TARGET = 16 * 1024
@@ -21,7 +21,14 @@ MAX_HEADER = 64 * 1024
 MAX_FIELDS = 100
 MAX_PIPELINED = 8
 
-_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+_REASONS = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+}
+
+
+_WAITS = Waits()
 
 
 class RelayProtocol(HttpToolsProtocol):
@@ -30,10 +37,12 @@ class RelayProtocol(HttpToolsProtocol):
     The scope's `extensions` get `keyrelay`: the request's RelayCycle.
     """
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    _patience: Patience
+
+    def __init__(self, *args: Any, waits: Waits = _WAITS, **more: Any) -> None:
         super().__init__(*args, **more)
         self.refusal: RelayError | None = None
-        self._idle = Alarm(self.loop, self.timeout_keep_alive_handler)
+        self._waits = waits
         self._cycles: list[RelayCycle] = []
         self._octets = 0
         self._silent = 0
@@ -48,6 +57,7 @@ class RelayProtocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_message_begin()
+        self._patience.header()
         self._octets = 0
         self._in_header = True
 
@@ -86,6 +96,7 @@ class RelayProtocol(HttpToolsProtocol):
             return
         self._in_header = False
         self._check_framing()
+        self._patience.body()
         path, _, query = self.url.partition(b"?")
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = self.parser.get_http_version()
@@ -126,19 +137,26 @@ class RelayProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Part of a body."""
         self._silent = 0
+        self._patience.body()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The end of a request; that of an upgrade is too early while its body is to come."""
         self._silent = 0
         if not self._body_comes_after_upgrade():
+            self._patience.answer()
             super().on_message_complete()
 
     # What the connection says.
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A caller has come; its first header is due."""
+        super().connection_made(transport)
+        self._patience = Patience(self._waits, transport, self._late, self._excused)
+        self._patience.header()
+
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
-        self._unset_keepalive_if_required()
         self._silent += len(data)
         try:
             self._feed(data)
@@ -151,7 +169,7 @@ class RelayProtocol(HttpToolsProtocol):
         """The caller is gone: for the call that is being answered and for those in the queue."""
         for cycle in self._unanswered():
             cycle.lose()
-        self._idle.stop()
+        self._patience.stop()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
@@ -163,10 +181,31 @@ class RelayProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._idle.set(self.loop.time() + self.timeout_keep_alive)
+            self._patience.idle()
 
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle.set(NEVER)
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as we answer."""
+        super().pause_writing()
+        self._patience.stalled()
+
+    def resume_writing(self) -> None:
+        """The caller has caught up."""
+        super().resume_writing()
+        self._patience.flowing()
+
+    def _excused(self) -> bool:
+        """Whether the rest of a body is missing because we have not let it in."""
+        return self.flow.read_paused or self.cycle.waiting_for_100_continue
+
+    def _late(self, phase: Phase) -> None:
+        """The caller takes too long: what it has begun is refused, and the connection ends."""
+        unanswered = phase is Phase.BODY and not self.cycle.response_complete
+        if self._in_header or unanswered:
+            self.refusal = RequestTooSlow("Send the whole request without long pauses.")
+            self.send_400_response("")
+        else:
+            self.transport.close()
+            self._patience.closing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Our own refusal of what is not HTTP: never inside an answer, always the last word."""
@@ -177,6 +216,7 @@ class RelayProtocol(HttpToolsProtocol):
         if not any(cycle.response_started for cycle in unanswered):
             self.transport.write(_whole_response(error))
         self.transport.close()
+        self._patience.closing()
 
     # Upgrades are never made (RFC 9110 section 7.8 lets a server ignore them), but the parser ends
     # its work at one: without what follows here a body would be read as the next request.

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from proxy.app import Relay, Surroundings, assemble
-from proxy.cli.serve import Server
+from proxy.cli.serve import WAITS, Server
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, load_config
 from proxy.destinations import parse_registration
 from proxy.network import Resolver
+from proxy.patience import Waits
 from proxy.services import Services, load_services
 from vault import Backend, NewKey, NewToken, Secret, Vault, open_vault
 
@@ -59,6 +60,7 @@ async def running_relay(
     settings: Config | str | None = None,
     clock: Clock | None = None,
     resolver: Resolver | None = None,
+    waits: Waits = WAITS,
 ) -> AsyncIterator[Running]:
     """A server on a free port with a token for everything. `settings`: a Config or YAML text."""
     clock = clock or SystemClock()
@@ -71,7 +73,7 @@ async def running_relay(
     listening = frozenset({("127.0.0.1", port), ("localhost", port)})
     around = Surroundings(data, clock, listening, resolver)
     relay = await assemble(config, registry, vault, around)
-    server = Server(relay, sock)
+    server = Server(relay, sock, waits)
     await relay.start()
     try:
         async with server.running():
