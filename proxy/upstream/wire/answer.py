@@ -268,8 +268,9 @@ class Answer:
 
     def on_body(self, octets: bytes) -> None:
         """Octets of a chunk: ours, unless they stand behind the end."""
-        if not self.complete:
-            self._keep(octets)
+        if not self.complete:  # as `_keep`; a stream comes here for each of its chunks
+            self.chunks.append(octets)
+            self.size += len(octets)
 
     def on_message_complete(self) -> None:
         """The last chunk and its trailers have been read."""

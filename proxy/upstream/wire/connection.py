@@ -6,7 +6,7 @@ import asyncio
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Protocol, cast
 
@@ -173,10 +173,9 @@ class Connection(asyncio.Protocol):
             raise answer.error or UpstreamUnreachable(NOT_ANSWERED)
         return answer.head
 
-    async def more(self, answer: Answer, seconds: float) -> None:
-        """Until there is more of the body, or the end of it."""
-        while not answer.chunks and not answer.over:
-            await self._sleep(self._loop.time() + seconds, SILENT)
+    def more(self, seconds: float) -> Awaitable[None]:
+        """Until something happens, such as more of the body."""
+        return self._sleep(self._loop.time() + seconds, SILENT)
 
     def taken(self, answer: Answer) -> None:
         """The reader has taken what was there."""
@@ -198,13 +197,12 @@ class Connection(asyncio.Protocol):
     async def _sleep(self, due: float, late: str) -> None:
         """Until something happens; `late`: what is said when nothing does until `due`."""
         self._sleeping_for = late
-        self._alarm.set(min(due, self._overall))
-        self._sleeper = self._loop.create_future()
+        self._alarm.set(due if due < self._overall else self._overall)
+        self._sleeper = sleeper = self._loop.create_future()
         try:
-            await self._sleeper
+            await sleeper
         finally:
             self._sleeper = None
-            self._alarm.set(self._overall)
 
     def _stir(self) -> None:
         """Something has happened."""
@@ -216,6 +214,9 @@ class Connection(asyncio.Protocol):
 
     def _late(self) -> None:
         overall = self._overall <= self._loop.time()
+        if self._sleeper is None and not overall:  # nobody waits for the upstream any more
+            self._alarm.set(self._overall)
+            return
         if self._answer is not None:
             self._answer.fail(UpstreamTimeout(OVERDUE if overall else self._sleeping_for))
         self.close()
