@@ -14,7 +14,7 @@ SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 def test_every_example_is_listed() -> None:
     """The README names each example, and nothing else."""
     linked = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text())
-    assert sorted(linked) == sorted([*SCRIPTS, "page/index.html"])
+    assert sorted(linked) == sorted([*SCRIPTS, "monitoring/prometheus.yml", "page/index.html"])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
