@@ -10,7 +10,7 @@ import click
 from proxy.cli.commands import Group
 from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
-from proxy.cli.output import instant, json_option, show_done, show_json, show_table
+from proxy.cli.output import instant, json_option, show_done, show_table
 from proxy.cli.params import NAME, TOKEN_NAME, Expiry, Pair, all_option, bundled, tenant_option
 from proxy.cli.rates import BUDGET, NONE, RATE, Nothing, Said
 from proxy.cli.session import Session, with_session
@@ -89,11 +89,10 @@ async def issue(session: Session, asked: Asked, as_json: bool) -> None:
     wanted = _wanted(session.services, asked)
     await _refuse_absent_keys(session, wanted)
     issued, text = await session.vault.issue_token(wanted)
-    if as_json:
-        show_json({**_row(issued, session.now), "token": text})
-        return
-    click.echo(text)
-    click.echo("this is the only time that the token is shown: keep it where secrets are", err=True)
+    show_done(text, {**_row(issued, session.now), "token": text}, as_json)
+    if not as_json:
+        once = "this is the only time that the token is shown: keep it where secrets are"
+        click.echo(once, err=True)
 
 
 @token.command("list")

@@ -111,3 +111,66 @@ def test_an_expired_token_is_listed_as_such(relay: Terminal) -> None:
     assert relay.run("token", "list").rows[0]["state"] == "good"
     clock.advance(1)
     assert relay.run("token", "list").rows[0]["state"] == "expired"
+
+
+LIMITED = ("--limit", "1000 per day", "--limit", "60/minute", "--upstream-limit", "gemini=5/hour")
+
+
+def test_a_token_is_issued_with_limits(relay: Terminal) -> None:
+    """In the order of their periods, a service by its own name; in the list and as JSON."""
+    said = relay.run("token", "issue", "ann", *LIMITED, "--budget", "5000", "--json").json
+    assert said["limits"] == ["60/minute", "1000/day"]
+    assert said["upstream_limits"] == ["google-gemini=5/hour"]
+    assert said["budget"] == 5000
+    token = verified(relay, said["token"])
+    assert token is not None
+    assert (token.limits, token.budget) == (("60/minute", "1000/day"), 5000)
+    [row] = relay.run("token", "list").rows
+    assert (row["limits"], row["upstream limits"]) == (
+        "60/minute, 1000/day",
+        "google-gemini=5/hour",
+    )
+    assert row["budget"] == "5000"
+
+
+def test_limits_can_be_set_later(relay: Terminal) -> None:
+    """What is not named stays; `none` takes away."""
+    relay.run("token", "issue", "ann", *LIMITED)
+    said = relay.run("token", "set", "ann", "--limit", "9/second", "--budget", 7)
+    assert said.out.endswith(
+        "of tenant default: 9/second, upstream google-gemini=5/hour, budget 7\n"
+    )
+    words = ("--limit", "none", "--upstream-limit", "none", "--budget", "none")
+    said = relay.run("token", "set", "ann", *words)
+    assert said.out.endswith(": no limits of its own\n")
+    row = relay.run("token", "set", "ann", "--budget", 0, "--json").json
+    assert (row["limits"], row["upstream_limits"], row["budget"]) == ([], [], 0)
+    err = relay.run("token", "set", "bob", "--budget", 1, code=1).err
+    assert err.endswith("keyrelay token list\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--limit", "60"], "expected a limit such as 60/minute"),
+        (["--limit", "60/fortnight"], "a unit is one of second, minute, hour, day, week, month"),
+        (["--upstream-limit", "Open AI=1/day"], "openai=60/minute for one service"),
+        (["--limit", "1/minute", "--limit", "2/minute"], "expected one limit for each period"),
+        (["--limit", "1/minute", "--limit", "none"], "leave it out to set others"),
+        (["--budget", "-1"], "expected a number of calls such as 5000, or none"),
+        (["--budget", "9" * 17], "expected a number of calls such as 5000, or none"),
+        ([], "say what changes: --limit, --upstream-limit or --budget"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(relay: Terminal, words: list[str], expected: str) -> None:
+    """With what was expected, and nothing is changed."""
+    relay.run("token", "issue", "ann")
+    assert expected in relay.run("token", "set", "ann", *words, code=2).err
+    assert relay.run("token", "list").rows[0]["limits"] == "-"
+
+
+def test_a_limit_for_no_service_is_refused(relay: Terminal) -> None:
+    """It would never count anything."""
+    relay.run("token", "issue", "ann")
+    assert "nosuch" not in relay.run("token", "list").out
+    relay.run("token", "set", "ann", "--limit", "nosuch=1/day", code=1)
