@@ -12,6 +12,7 @@ from proxy.cache.flight import SLACK
 from proxy.call import Call
 from proxy.errors import (
     InternalError,
+    Overloaded,
     RelayError,
     Unavailable,
     UpstreamIncomplete,
@@ -268,6 +269,19 @@ async def test_failed_leader_wakes_one_follower(opened: Opened) -> None:
         assert [type(r) for r in results].count(UpstreamUnreachable) == 1
         assert [getattr(r, "body", None) for r in results].count(b"hello") == 4
         assert len(bench.upstream.sent) == 3
+
+
+async def test_a_leader_without_a_turn_speaks_for_all(opened: Opened) -> None:
+    """The others would wait in the same queue, one after the other, each for the whole time."""
+    async with opened() as bench:
+        leader = bench.begin()
+        exchange = await bench.upstream.next()
+        followers = [bench.begin() for _ in range(3)]
+        await bench.aboard(4)
+        exchange.fail(Overloaded("full", retry_after=5))
+        results = await asyncio.gather(leader, *followers, return_exceptions=True)
+        assert [type(result) for result in results] == [Overloaded] * 4
+        assert len(bench.upstream.sent) == 1
 
 
 async def test_a_leader_who_failed_and_had_gone_wakes_the_next(opened: Opened) -> None:

@@ -105,3 +105,30 @@ async def test_an_upstream_that_does_not_read_is_a_timeout(to: Sender) -> None:
     async with Origin(handler, read_body=False, limit=1 << 16) as origin:
         with pytest.raises(UpstreamTimeout):
             await fetch(to, origin.url + "/", "POST", body=body, deadlines=Deadlines(write=0.05))
+
+
+@pytest.mark.parametrize("stage", ["request", "header", "body"])
+async def test_a_call_may_be_bounded_as_a_whole(to: Sender, stage: str) -> None:
+    """Octets that drip don't stretch it, nor does a silent caller."""
+
+    async def handler(exchange: Exchange) -> None:
+        if stage == "body":
+            await exchange.start()
+            await exchange.drip(b"1\r\na\r\n" * 1000, 0.005)
+        await exchange.hung_up()
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.Event().wait()
+
+    body = Body(parts(), 9) if stage == "request" else None
+    async with Origin(handler, read_body=False) as origin:
+        with pytest.raises(UpstreamTimeout):
+            await fetch(to, origin.url, "POST", body=body, deadlines=Deadlines(total=0.1))
+
+
+async def test_an_answer_within_the_whole_bound_is_whole(to: Sender) -> None:
+    """Nothing is lost of one that comes in pieces."""
+    async with Origin(chunked([b"a", b"b", b"c"])) as origin:
+        _, got = await fetch(to, origin.url, deadlines=Deadlines(total=30))
+    assert got == b"abc"
