@@ -75,7 +75,9 @@ def parse_limit(text: str) -> Limit:
 def in_order(limits: Iterable[Limit]) -> tuple[Limit, ...]:
     """Each once, by service and then the shortest period first; raises ValueError where two differ
     in nothing but the number."""
-    ordered = sorted(set(limits), key=lambda one: (one.service or "", one.rate.seconds))
+    ordered = sorted(
+        set(limits), key=lambda one: (one.service or "", one.rate.seconds, one.rate.amount)
+    )
     for one, other in pairwise(ordered):
         if (one.service, one.rate.seconds) == (other.service, other.rate.seconds):
             raise ValueError(f"expected one limit for each period, found {one} and {other}")

@@ -15,8 +15,11 @@ from limits.strategies import (
 from proxy.clock import Clock
 from proxy.limits.counters import Counters
 from proxy.limits.rules import Window
+from proxy.memo import bounded_put
 
 Windows = tuple[Window, ...]
+ITEMS = 32_768
+"""How many windows are remembered as the library takes them."""
 
 
 class State(NamedTuple):
@@ -73,14 +76,20 @@ class MemoryLimiter:
         self.counters = Counters(clock)
         self._strategy = strategy(self.counters)
         self._look = look
+        self._items: dict[Window, Item] = {}
 
     async def take(self, windows: Windows) -> tuple[bool, States]:
         """A slot in every window, or in none."""
         strategy = self._strategy
-        items = [Item(window) for window in windows]
+        items = [self._items.get(window) or self._item(window) for window in windows]
         room = len(items) == 1 or all(map(strategy.test, items))
         taken = room and all(map(strategy.hit, items))
         return taken, self.look(windows)
+
+    def _item(self, window: Window) -> Item:
+        item = Item(window)
+        bounded_put(self._items, window, item, ITEMS)
+        return item
 
     def look(self, windows: Windows) -> States:
         """How windows stand."""

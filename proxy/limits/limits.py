@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from proxy.clock import Clock
@@ -93,16 +93,14 @@ class Limits:
 
     def fields(self, found: Plan, calls: States) -> Fields:
         """What an answer says; `calls`: how the limits of all calls stood for this one."""
-        return fields([*self._standings(found, calls)], self._clock.now())
-
-    def _standings(self, found: Plan, calls: States) -> Iterator[Standing]:
-        upstream = self._limiter.look(found.upstream_calls) if found.upstream_calls else ()
-        windows = (*found.calls, *found.upstream_calls)
-        for window, state in zip(windows, (*calls, *upstream), strict=True):
-            yield Standing(window.policy, window.amount, *state, window.seconds)
+        standings = _standings(found.calls, calls)
+        if found.upstream_calls:
+            upstream = found.upstream_calls
+            standings += _standings(upstream, self._limiter.look(upstream))
         if found.budget is not None:
             left = max(0, found.budget - self._budgets.spent(found.subject))
-            yield Standing("budget", found.budget, left, self._budgets.left(), None)
+            standings.append(Standing("budget", found.budget, left, self._budgets.left()))
+        return fields(found, standings, self._clock.now())
 
     @property
     def _limiter(self) -> Limiter:
@@ -127,6 +125,10 @@ class Tally:
     def fields(self) -> Fields:
         """The header fields of the answer."""
         return self._limits.fields(self._found, self.calls)
+
+
+def _standings(windows: tuple[Window, ...], states: States) -> list[Standing]:
+    return [Standing(w.policy, w.amount, *s) for w, s in zip(windows, states, strict=True)]
 
 
 def _refusal(windows: tuple[Window, ...], states: States) -> TooManyRequests:

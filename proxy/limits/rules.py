@@ -49,12 +49,14 @@ class Window(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All that holds for one grant. `subject`: whose budget it is, in `budget` upstream calls."""
+    """All that holds for one grant. `subject`: whose budget it is, in `budget` upstream calls;
+    `policies`: all of it in the words of RateLimit-Policy."""
 
     calls: tuple[Window, ...]
     upstream_calls: tuple[Window, ...]
     subject: str
     budget: int | None
+    policies: bytes
 
     @property
     def limits_upstream(self) -> bool:
@@ -97,12 +99,11 @@ def plan(whose: Who, rules: Iterable[Rule]) -> Plan:
     if budget is None:
         said = (rule.budget for rule in tokens if rule.service is None)
         budget = next((one for one in said if one is not None), None)
-    return Plan(
-        tuple(_windows(whose, "calls", own.calls, tokens, tenants)),
-        tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants)),
-        whose.subject,
-        budget,
-    )
+    calls = tuple(_windows(whose, "calls", own.calls, tokens, tenants))
+    upstream = tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants))
+    policies = [f'"{one.policy}";q={one.amount};w={one.seconds}' for one in (*calls, *upstream)]
+    policies += [] if budget is None else [f'"budget";q={budget}']
+    return Plan(calls, upstream, whose.subject, budget, ", ".join(policies).encode())
 
 
 def _of_token(whose: Who, rules: Iterable[Rule]) -> list[Rule]:

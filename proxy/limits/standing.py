@@ -12,41 +12,34 @@ from math import ceil
 from typing import NamedTuple
 
 from proxy.errors import BudgetSpent, TooManyRequests
-from proxy.limits.rules import Window
+from proxy.limits.rules import Plan, Window
 from proxy.messages import Fields
 from proxy.problems import MAX_RETRY_AFTER
 
 
 class Standing(NamedTuple):
-    """One limit as it stands: calls in all and left, seconds until there is room for more.
-
-    `window` None: no fixed length, as a calendar month.
-    """
+    """One limit as it stands: calls in all and left, seconds until there is room for more."""
 
     policy: str
     quota: int
     left: int
     seconds: float
-    window: int | None
 
 
-def fields(standings: Sequence[Standing], now: float) -> Fields:
+def fields(plan: Plan, standings: Sequence[Standing], now: float) -> Fields:
     """What an answer says about the limits of its call; `now` in Unix seconds."""
-    tightest = min(standings, key=lambda one: (one.left, -one.seconds))
-    policies = ", ".join([_policy(one) for one in standings])
-    states = ", ".join([f'"{o.policy}";r={o.left};t={whole(o.seconds)}' for o in standings])
+    states = [f'"{policy}";r={left};t={ceil(s) or 1}' for policy, _, left, s in standings]
+    tightest = standings[0]
+    for one in standings:
+        if (one.left, -one.seconds) < (tightest.left, -tightest.seconds):
+            tightest = one
     return (
-        (b"ratelimit-policy", policies.encode()),
-        (b"ratelimit", states.encode()),
+        (b"ratelimit-policy", plan.policies),
+        (b"ratelimit", ", ".join(states).encode()),
         (b"x-ratelimit-limit", b"%d" % tightest.quota),
         (b"x-ratelimit-remaining", b"%d" % tightest.left),
         (b"x-ratelimit-reset", b"%d" % ceil(now + tightest.seconds)),
     )
-
-
-def _policy(one: Standing) -> str:
-    window = "" if one.window is None else f";w={one.window}"
-    return f'"{one.policy}";q={one.quota}{window}'
 
 
 def whole(seconds: float) -> int:
