@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -20,41 +19,28 @@ from proxy.admin.door import Administration
 from proxy.admin.origin import OwnOrigin
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
-from proxy.authentication import Authenticator, HandedOut
-from proxy.authorization import Authorizer
-from proxy.bounds import Bounded
-from proxy.cache.cache import STORES, Cache
-from proxy.cache.key import Forwarded, Keyer
-from proxy.cache.policy import CacheSettings
+from proxy.cache.cache import Cache
 from proxy.clock import Clock
-from proxy.config import Config, ConfigError
-from proxy.destinations import parse_destination
-from proxy.gateway import Gateway
-from proxy.limits.budgets import Budgets
-from proxy.limits.ledger import SqliteLedger
-from proxy.limits.limits import Limits
-from proxy.limits.rules import Rule
+from proxy.config import Config
+from proxy.health import pages as health_pages
+from proxy.health.pages import Ward
+from proxy.health.probing import Prober, Rounds
+from proxy.health.readiness import Readiness, writes_to
+from proxy.health.watch import Health
 from proxy.metrics import Sources, Tallies, listener_app
 from proxy.metrics import routes as metrics_routes
-from proxy.network import Dialler, Resolver, SystemResolver, as_literal
 from proxy.pages import REFUSALS, ROUTES
 from proxy.record import Observer
+from proxy.reload import Live, Reloading, names
 from proxy.remembered import RememberedGrants
 from proxy.reply import Writer
-from proxy.routing import Router
 from proxy.services import CurrentServices, Services
-from proxy.upstream import settings
-from proxy.upstream.admission import Admission
-from proxy.upstream.forwarder import Forwarder
-from proxy.upstream.leaves import TRANSPORTS, Transport
-from proxy.upstream.quota import Quota
-from proxy.upstream.redirects import Redirects
-from proxy.upstream.seam import Upstream
-from proxy.upstream.sizes import Sized
-from proxy.upstream.slots import Slots
-from proxy.usage import Price, Prices, SqliteUsage, Usage, UsageSettings
-from proxy.usage.meter import metering
+from proxy.upstream.leaves import Transport
+from proxy.usage import Metering, Price, Prices, SqliteUsage, Usage, UsageSettings
+from proxy.way import Surroundings, Way, make_way
 from vault import Vault, VaultError
+
+__all__ = ["Relay", "Surroundings", "assemble"]
 
 REFRESH_SECONDS = 0.25
 """How often a running server looks for changes that the command line made."""
@@ -62,34 +48,13 @@ REFRESH_SECONDS = 0.25
 _log = logging.getLogger("keyrelay")
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What lies around a server: its files, its listeners, how it tells time and names.
-
-    `listening`: (host, port) of our own listeners. `newer_services` is asked again and again: the
-    registry, where it has changed since; raises ConfigError. `observers`: who hears of every call.
-    `lost_lines`: how many lines the log could not write.
-    """
-
-    data: Path
-    clock: Clock
-    listening: frozenset[tuple[str, int]] = frozenset()
-    resolver: Resolver | None = None
-    newer_services: Callable[[], Services | None] = lambda: None
-    observers: tuple[Observer, ...] = ()
-    lost_lines: Callable[[], int] = lambda: 0
-
-
 class Changes:
-    """What the command line changes while a server runs: the vault, the purges, the services."""
+    """What changes while a server runs: the vault, the purges, the configuration's files."""
 
-    def __init__(
-        self, vault: Vault, cache: Cache, known: CurrentServices, around: Surroundings
-    ) -> None:
+    def __init__(self, vault: Vault, cache: Cache, files: Reloading) -> None:
         self._vault = vault
         self._cache = cache
-        self._known = known
-        self._newer_services = around.newer_services
+        self._files = files
         self._taken = -1
 
     async def follow(self) -> None:
@@ -98,7 +63,7 @@ class Changes:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.look()
-            except (VaultError, ConfigError) as error:
+            except VaultError as error:
                 _log.warning("a change could not be read: %s", error)
 
     async def look(self) -> None:
@@ -106,9 +71,12 @@ class Changes:
         await self._vault.refresh()
         if self._vault.generation != self._taken:  # by another process, or by an admin in this one
             await self.take_purges()
-        services = self._newer_services()
-        if services is not None:
-            self._known.become(services)
+            self._files.ask_if_refused()
+        await self._files.look()
+
+    def read_files(self) -> None:
+        """Reads the configuration again with the next look, whether it seems changed or not."""
+        self._files.ask()
 
     async def take_purges(self) -> None:
         """Ends the kept answers that were purged, also while no server ran."""
@@ -136,6 +104,7 @@ class Parts:
     cache: Cache
     transport: Transport
     changes: Changes
+    readiness: Readiness
     apart: Mapping[str, ASGIApp]
     lasting: tuple[Lasting, ...] = ()
 
@@ -170,6 +139,14 @@ class Relay:
             await part.start()
         self._following = asyncio.create_task(parts.changes.follow())
 
+    def reload(self) -> None:
+        """Reads the configuration again, soon."""
+        self._parts.changes.read_files()
+
+    def go_down(self) -> None:
+        """From now on this server is not ready: it is about to stop."""
+        self._parts.readiness.stop()
+
     async def stop(self) -> None:
         """Ends what `start` began."""
         if self._following is not None:
@@ -184,75 +161,86 @@ class Relay:
 
 async def assemble(config: Config, services: Services, vault: Vault, around: Surroundings) -> Relay:
     """The server's parts, joined; nothing is opened or listening yet."""
-    clock = around.clock
-    known = CurrentServices(services)
-    pseudonym = b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
-    own = frozenset((ip, port) for host, port in around.listening if (ip := as_literal(host)))
-    dialler = Dialler(around.resolver or SystemResolver(), own)
-    server = config.server
-    transport = TRANSPORTS[server.upstream_transport](
-        dialler, clock, upstream_ca=server.upstream_ca
-    )
-    forwarder = Forwarder(
-        transport=transport,
-        keys=vault,
-        services=known,
-        redirects=Redirects(config.server.public_url),
-        pseudonym=pseudonym,
-        deadlines=settings.deadlines(config.limits),
-    )
-    slots = Slots(settings.slot_limits(config.limits))
-    sized = Sized(forwarder, settings.response_octets(config.limits))
-    limits = _limits(config, around)
-    upstream = Quota(Admission(sized, slots, clock), limits)
-    cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
-    authenticator = Authenticator(vault, known, clock, _handed_out(config))
-    gateway = Gateway(
-        authenticator=authenticator,
-        router=Router(pseudonym),
-        authorizer=Authorizer(known, _own_places(config, around)),
-        cache=Bounded(cache, settings.request_octets(config.limits)),
-        remembered=RememberedGrants(clock, lambda: (vault.generation, known.now)),
-        limits=limits,
-    )
-    origins = frozenset(config.server.cors_origins)
-    writer = Writer(clock, pseudonym)
+    clock, known = around.clock, CurrentServices(services)
+    way = await make_way(config, vault, known, around)
     tallies = Tallies(lambda name: known.get(name) is not None)
     usage = _usage(config, around)
-    watching = _watching((*around.observers, tallies.observe), usage)
-    endpoint = ProxyEndpoint(gateway, known, writer, origins, watching)
-    sources = Sources(
-        tallies=tallies,
-        cache=cache,
-        vault=vault,
-        slots=slots,
-        connections=transport.load,
-        in_flight=lambda: endpoint.in_flight,
-        health=lambda: (),
-        lost_lines=around.lost_lines,
-        data=around.data,
+    health = Health(known)
+    rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
+    rounds.become(config.health.probe_every)
+    remembered = RememberedGrants(clock, lambda: (vault.generation, known.now))
+    endpoint = ProxyEndpoint(
+        way.gateway(remembered),
+        known,
+        Writer(clock, way.pseudonym),
+        _origins(config),
+        _watching((*around.observers, tallies.observe, health.observe), usage),
+    )
+    ward = Ward(
+        health=health,
+        readiness=_readiness(vault, way.cache, around),
+        holders=way.authenticator,
+        owned=vault,
+        names=known,
         clock=clock,
+        in_flight=lambda: endpoint.in_flight,
     )
-    admin = Administration(
-        acts=Acts(vault, known, cache, clock),
-        sessions=Sessions(vault, clock),
-        origin=OwnOrigin(config.server.public_url),
-    )
-    administering = _admin_routes(admin, authenticator)
-    routes: list[BaseRoute] = [*ROUTES]
+    sources = _sources(way, vault, ward, tallies, around)
+    administering = _admin_routes(config, way, vault, known, clock)
+    routes: list[BaseRoute] = [*ROUTES, *health_pages.routes(ward)]
     routes += administering if config.server.admin_listen is None else ()
-    routes += metrics_routes(sources, authenticator)
-    routes += usage_page.routes(usage, authenticator, clock)
-    changes = Changes(vault, cache, known, around)
-    lasting = (limits,) if usage is None else (limits, usage)
+    routes += metrics_routes(sources, way.authenticator)
+    routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
-    parts = Parts(cache, transport, changes, apart, lasting)
+    reloading = Reloading(around.files, config, vault, known)
+    reloading.serve((*_live(endpoint, rounds), *way.live, *around.live))
+    lasting = (way.limits, rounds) if usage is None else (way.limits, rounds, usage)
+    changes = Changes(vault, way.cache, reloading)
+    parts = Parts(way.cache, way.transport, changes, ward.readiness, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
 
 
-def _admin_routes(admin: Administration, authenticator: Authenticator) -> tuple[BaseRoute, ...]:
+def _live(endpoint: ProxyEndpoint, rounds: Rounds) -> tuple[Live, ...]:
+    return (
+        Live(names("server", "cors_origins"), lambda new: endpoint.allow(_origins(new))),
+        Live(names("health", "probe_every"), lambda new: rounds.become(new.health.probe_every)),
+    )
+
+
+def _origins(config: Config) -> frozenset[str]:
+    return frozenset(config.server.cors_origins)
+
+
+def _readiness(vault: Vault, cache: Cache, around: Surroundings) -> Readiness:
+    storage = writes_to(around.data)
+    return Readiness({"vault": vault.check, "cache": cache.check, "storage": storage}, around.clock)
+
+
+def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surroundings) -> Sources:
+    return Sources(
+        tallies=tallies,
+        cache=way.cache,
+        vault=vault,
+        slots=way.slots,
+        connections=way.transport.load,
+        in_flight=ward.in_flight,
+        health=ward.health.gauge,
+        lost_lines=around.lost_lines,
+        data=around.data,
+        clock=around.clock,
+    )
+
+
+def _admin_routes(
+    config: Config, way: Way, vault: Vault, known: CurrentServices, clock: Clock
+) -> tuple[BaseRoute, ...]:
     """What a listener of its own serves, where server.admin_listen says so."""
-    return (*door.routes(admin), *api.routes(admin, authenticator))
+    admin = Administration(
+        acts=Acts(vault, known, way.cache, clock),
+        sessions=Sessions(vault, clock),
+        origin=OwnOrigin(config.server.public_url),
+    )
+    return (*door.routes(admin), *api.routes(admin, way.authenticator))
 
 
 def _pages(routes: Iterable[BaseRoute]) -> Starlette:
@@ -260,27 +248,6 @@ def _pages(routes: Iterable[BaseRoute]) -> Starlette:
     pages = Starlette(routes=list(routes), exception_handlers=REFUSALS)
     pages.router.redirect_slashes = False  # it would lead to whatever Host says
     return pages
-
-
-async def _cache(
-    config: Config, upstream: Upstream, forwarded: Forwarded, vault: Vault, around: Surroundings
-) -> Cache:
-    kept = _cache_settings(config)
-    keyer = Keyer(
-        await vault.hasher("cache-keys"),
-        forwarded,
-        kept.ignore_fields,
-        kept.json_whitespace == "ignore",
-    )
-    sealer = await vault.sealer("cache-bodies")
-    store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
-    return Cache(upstream, keyer, store, around.clock, kept)
-
-
-def _limits(config: Config, around: Surroundings) -> Limits:
-    said = [Rule(**dict(entry)) for entry in config.limits.quotas]
-    budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
-    return Limits(said, config.limits.window, budgets, around.clock)
 
 
 def _usage(config: Config, around: Surroundings) -> Usage | None:
@@ -294,22 +261,7 @@ def _usage(config: Config, around: Surroundings) -> Usage | None:
 
 def _watching(observers: tuple[Observer, ...], usage: Usage | None) -> Watching:
     """Answers are metered only where somebody writes it down."""
-    return Watching(observers) if usage is None else Watching((*observers, usage.note), metering)
-
-
-def _cache_settings(config: Config) -> CacheSettings:
-    return CacheSettings(**config.cache.model_dump())
-
-
-def _handed_out(config: Config) -> HandedOut:
-    return HandedOut(config.server.accept_handed_out, config.server.handed_out_grace)
-
-
-def _own_places(config: Config, around: Surroundings) -> frozenset[tuple[str, int]]:
-    if config.server.public_url is None:
-        return around.listening
-    public = parse_destination(config.server.public_url)
-    return around.listening | {(public.host, public.port)}
+    return Watching(observers) if usage is None else Watching((*observers, usage.note), Metering())
 
 
 def _is_call(target: bytes) -> bool:

@@ -63,6 +63,10 @@ class ProxyEndpoint:
         self._watching = watching or Watching()
         self.in_flight = 0
 
+    def allow(self, origins: frozenset[str]) -> None:
+        """Pages on these origins, and no others, may read the answers from now on."""
+        self._origins = origins
+
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """One call from its first octet to its last."""
         fields: Fields = tuple(scope["headers"])

@@ -54,10 +54,12 @@ FLOORS = {
     "proxy.cache": COMPOSITIONS,
     "proxy.reply": COMPOSITIONS,
     "proxy.health": COMPOSITIONS,
+    "proxy.reload": COMPOSITIONS,
     "proxy.gateway": SPINE,
     "proxy.admin.answers": SPINE,
     "proxy.asgi": EDGES,
     "proxy.pages": EDGES,
+    "proxy.way": EDGES,
     "proxy.health.pages": EDGES,
     "proxy.admin": EDGES,
     "proxy.metrics": EDGES,
@@ -65,6 +67,7 @@ FLOORS = {
     "proxy.demo": EDGES,
     "proxy.cli": EDGES,
     "proxy.app": ASSEMBLY,
+    "proxy.cli.server": ASSEMBLY,
     "proxy.cli.serve": START,
 }
 """A room is a file or a package; the longest name that fits a module is its room."""

@@ -11,17 +11,14 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import click
-import uvicorn
 import uvloop
-from starlette.types import ASGIApp
 
 from proxy import demo
 from proxy.app import Relay, Surroundings, assemble
@@ -29,9 +26,10 @@ from proxy.cache.entry import SchemaTooNew
 from proxy.cli.commands import Command
 from proxy.cli.desk import Desk
 from proxy.cli.failures import Failed
+from proxy.cli.server import BACKLOG, Server
 from proxy.cli.session import with_desk
+from proxy.cli.watching import ConfigFiles
 from proxy.config import (
-    IMPORTED,
     Config,
     declared_backends,
     declared_keys,
@@ -39,18 +37,10 @@ from proxy.config import (
     write_imported_services,
 )
 from proxy.logs import Log, LogSettings, logging_to
-from proxy.patience import Waits
-from proxy.protocol import RelayProtocol
-from proxy.services import Services, load_services
+from proxy.reload import Files, Live, NoFiles, names
+from proxy.services import load_services
 from proxy.usage import UsageTooNew
 from vault import Vault, open_vault
-
-GRACE_SECONDS = 10
-"""How long calls in flight may take to end when the server is told to stop."""
-
-BACKLOG = 2048
-
-WAITS = Waits()
 
 COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
@@ -61,11 +51,13 @@ STANDARD_ERROR = 2
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a server stands on: where it listens, what else listens `apart`, and its log."""
+    """What a server stands on: where it listens, what else listens `apart`, its log, and the files
+    of its configuration."""
 
     listener: socket.socket
     log: Log
     apart: Mapping[str, socket.socket]
+    files: Files
 
     def words(self, data: str) -> str:
         """Where the server is found."""
@@ -81,7 +73,9 @@ class Ground:
 def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> None:
     """Run the proxy; the first start makes what `init` makes."""
     _fill_standard_streams()
-    config = Config() if with_demo and desk.config_option is None else desk.config("resolve")
+    bare = with_demo and desk.config_option is None
+    files = NoFiles() if with_demo else ConfigFiles(desk)
+    config = Config() if bare else desk.config("resolve")
     listener = _listen(host or config.server.host, config.server.port if port is None else port)
     settings = _log_settings(desk, config)
     with (
@@ -90,8 +84,12 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
         logging_to(STANDARD_ERROR, settings) as log,
     ):
         run = _demo if with_demo else _production
-        _run(run(desk, config, Ground(listener, log, apart)))
-    _say("keyrelay has stopped")
+        cut = _run(run(desk, config, Ground(listener, log, apart, files)))
+    _say(f"keyrelay has stopped; {_calls(cut)} cut" if cut else "keyrelay has stopped")
+
+
+def _calls(count: int) -> str:
+    return "1 call in flight was" if count == 1 else f"{count} calls in flight were"
 
 
 def _log_settings(desk: Desk, config: Config) -> LogSettings:
@@ -114,29 +112,29 @@ def _say(words: str) -> None:
     click.echo(words)
 
 
-def _run(main: Any) -> None:
+def _run(main: Coroutine[Any, Any, int]) -> int:
     """On uvloop: less CPU a request than the standard loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        return runner.run(main)
 
 
-async def _production(desk: Desk, config: Config, ground: Ground) -> None:
+async def _production(desk: Desk, config: Config, ground: Ground) -> int:
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
-        around = replace(_around(desk, ground), newer_services=Imported(desk.data, config))
-        app = await assemble(config, services, vault, around)
-        await _serve(app, ground, ground.words(f"data in {desk.data}"))
+        app = await assemble(config, services, vault, _around(desk, ground))
+        server = Server(app, ground.listener, grace=config.server.shutdown_grace)
+        return await _serve(app, server, ground, ground.words(f"data in {desk.data}"))
 
 
-async def _demo(desk: Desk, config: Config, ground: Ground) -> None:
+async def _demo(desk: Desk, config: Config, ground: Ground) -> int:
     """The same server, on data of its own, beside a backend that the vault really has a key for."""
     desk.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # production may move in later
     desk.data_option = desk.data / "demo"
     with _alone(desk.data):
-        await _demo_alone(desk, config, ground)
+        return await _demo_alone(desk, config, ground)
 
 
-async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> None:
+async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
     async with _vault(desk, config) as vault:
         known = {**read_imported_services(desk.data), demo.SERVICE: demo.DEFINITION}
         write_imported_services(desk.data, known)  # for every command
@@ -150,7 +148,8 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> None:
             commands = demo.commands(ready, _url(ground.listener), desk.clock.now())
             words = ground.words(f"demo data in {desk.data}")
             async with backend.running():
-                await _serve(app, ground, f"{words}\n\n{commands}\n")
+                server = Server(app, ground.listener, grace=config.server.shutdown_grace)
+                return await _serve(app, server, ground, f"{words}\n\n{commands}\n")
 
 
 @contextlib.contextmanager
@@ -167,35 +166,6 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-class Imported:
-    """Tells when `keyrelay import` has registered services since; the configuration's own win."""
-
-    def __init__(self, data: Path, config: Config) -> None:
-        self._data = data
-        self._seen = _state(data / IMPORTED)
-        imported = read_imported_services(data)
-        self._own = {
-            name: entry for name, entry in config.services.items() if imported.get(name) != entry
-        }
-
-    def __call__(self) -> Services | None:
-        """The registry with what was imported, if that has changed; raises ConfigError."""
-        state = _state(self._data / IMPORTED)
-        if state == self._seen:
-            return None
-        self._seen = state
-        return load_services({**read_imported_services(self._data), **self._own})
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """What a replaced file can't share with the one before."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
 @contextlib.asynccontextmanager
 async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
     vault = await open_vault(desk.data, desk.environ, desk.clock, create=True, actor="serve")
@@ -208,14 +178,19 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
 
 def _around(desk: Desk, ground: Ground) -> Surroundings:
     listening = _places(ground.listener).union(*map(_places, ground.apart.values()))
-    watching = (ground.log.call,) if ground.log.takes_calls else ()
     return Surroundings(
         data=desk.data,
         clock=desk.clock,
         listening=listening,
-        observers=watching,
+        observers=(ground.log.call,),
+        files=ground.files,
+        live=(_live_level(ground.log),),
         lost_lines=lambda: ground.log.lost,
     )
+
+
+def _live_level(log: Log) -> Live:
+    return Live(names("server", "log_level"), lambda new: log.become(new.server.log_level))
 
 
 def _places(listener: socket.socket) -> frozenset[tuple[str, int]]:
@@ -269,53 +244,6 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its own signal handling, so that two can run in one process."""
-
-    def __init__(self, app: ASGIApp, listener: socket.socket, waits: Waits = WAITS) -> None:
-        config = uvicorn.Config(
-            app,
-            http=partial(RelayProtocol, waits=waits),  # type: ignore[arg-type]
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        super().__init__(config)
-        self._listener = listener
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The loop's own handlers are set by whoever runs the server."""
-        yield
-
-    async def run_here(self) -> None:
-        """Serves until `should_exit`."""
-        await self.serve(sockets=[self._listener])
-
-    async def end_calls(self) -> None:
-        """Ends the calls that are still in flight; each one tells its caller."""
-        calls = list(self.server_state.tasks)
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serves as long as the context lasts."""
-        task = asyncio.create_task(self.run_here())
-        try:
-            yield
-        finally:
-            self.should_exit = True
-            await task
-
-
 @contextlib.asynccontextmanager
 async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
     """Serves what has a listener of its own as long as the context lasts."""
@@ -325,20 +253,12 @@ async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
         yield
 
 
-async def _serve(app: Relay, ground: Ground, words: str) -> None:
-    """Until SIGINT or SIGTERM; a second one doesn't wait for calls in flight.
+async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
+    """Until SIGINT or SIGTERM; a second one doesn't wait for calls in flight. How many were cut.
 
     `words` are said once calls are answered and a signal ends the server cleanly.
     """
-    server = Server(app, ground.listener)
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    _heed_signals(app, server, ground)
     try:
         await app.start()
     except (SchemaTooNew, UsageTooNew) as error:
@@ -352,3 +272,20 @@ async def _serve(app: Relay, ground: Ground, words: str) -> None:
     finally:
         await server.end_calls()
         await app.stop()
+    return server.cut
+
+
+def _heed_signals(app: Relay, server: Server, ground: Ground) -> None:
+    """SIGHUP reads the configuration again, where there is any; the others end the server."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        app.go_down()
+        server.stop()
+        if count := server.in_flight:
+            _say(f"keyrelay is stopping; calls in flight: {count}")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    if isinstance(ground.files, ConfigFiles):
+        loop.add_signal_handler(signal.SIGHUP, app.reload)

@@ -23,6 +23,9 @@ from vault import Holdings, KeyRef, VaultError
 PATIENCE: Final = 10.0
 """Seconds after which a probe is given up: others shall not wait for a provider that hangs."""
 
+_LOOK_SECONDS: Final = 5.0
+"""How often is looked for services that are due."""
+
 _FIELDS: Final = ((b"accept", b"*/*"), (b"user-agent", b"keyrelay"))
 
 _log = logging.getLogger("keyrelay.health")
@@ -106,13 +109,30 @@ class Rounds:
         self._owned = owned
         self._services = services
         self._clock = clock
+        self._every: float | None = None
+        self._going: asyncio.Task[None] | None = None
 
-    async def follow(self, every: float) -> None:
-        """One round after the other, until cancelled."""
+    def become(self, every: float | None) -> None:
+        """Another interval from now on, in seconds; None: no rounds."""
+        self._every = every
+
+    async def start(self) -> None:
+        """Begins to go round."""
+        self._going = asyncio.create_task(self._follow(), name="keyrelay-probes")
+
+    async def stop(self) -> None:
+        """Ends, also amid a round."""
+        if self._going is not None:
+            self._going.cancel()
+            await asyncio.wait([self._going])
+
+    async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(every)
+            every = self._every
+            await asyncio.sleep(_LOOK_SECONDS if every is None else min(every, _LOOK_SECONDS))
             try:
-                await self.go(every)
+                if every is not None:
+                    await self.go(every)
             except VaultError as error:
                 _log.warning("no round of probes: %s", error)
 

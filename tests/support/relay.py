@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.app import Relay, Surroundings, assemble
-from proxy.cli.serve import WAITS, Server
+from proxy.cli.server import WAITS, Server
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, load_config
 from proxy.destinations import parse_registration

@@ -1,0 +1,128 @@
+"""One listener served until it is told to stop: then calls in flight may end, up to a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from proxy.patience import Waits
+from proxy.protocol import RelayProtocol
+
+WAITS = Waits()
+GRACE_SECONDS = 10.0
+"""How long calls in flight may take to end when the server is told to stop."""
+
+BACKLOG = 2048
+_LOOK_SECONDS = 0.05
+
+_log = logging.getLogger("keyrelay")
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling, so that several can run in one process.
+
+    `cut`: how many calls were in flight when the deadline came.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        waits: Waits = WAITS,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=partial(RelayProtocol, waits=waits),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+        )
+        super().__init__(config)
+        self._listener = listener
+        self.grace = grace
+        self.cut = 0
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The loop's own handlers are set by whoever runs the server."""
+        yield
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose answer is not wholly given to the connection's other end."""
+        return sum(map(_is_busy, self.server_state.connections))
+
+    def stop(self) -> None:
+        """Accepts nobody any more, and begins to end; told again, it waits for nobody."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        for listening in self.servers if self.started else ():
+            listening.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes idle connections, waits for the others up to the deadline, and cuts the rest.
+
+        The answers that are still to begin say `Connection: close`.
+        """
+        for listening in self.servers:
+            listening.close()
+        for one in sockets or ():
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._drain()
+        self.cut = self.in_flight
+        if self.cut:
+            _log.warning("calls in flight were cut: %d", self.cut)
+        await self.end_calls()
+
+    async def _drain(self) -> None:
+        state = self.server_state
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.grace):
+                # nobody tells when a connection has ended
+                while (state.connections or state.tasks) and not self.force_exit:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def run_here(self) -> None:
+        """Serves until `stop`."""
+        await self.serve(sockets=[self._listener])
+
+    async def end_calls(self) -> None:
+        """Ends the calls that are still in flight; each one tells its caller."""
+        calls = list(self.server_state.tasks)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serves as long as the context lasts."""
+        task = asyncio.create_task(self.run_here())
+        try:
+            yield
+        finally:
+            self.should_exit = True
+            await task
+
+
+def _is_busy(connection: object) -> bool:
+    """Whether a call is being answered there, or its answer waits to be taken."""
+    if not isinstance(connection, RelayProtocol):
+        return False
+    cycle = connection.cycle
+    waiting = cycle is not None and not cycle.response_complete
+    return waiting or connection.transport.get_write_buffer_size() > 0

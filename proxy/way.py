@@ -1,0 +1,198 @@
+"""The rooms that a call goes through, joined: from who calls to what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from proxy.authentication import Authenticator, HandedOut
+from proxy.authorization import Authorizer
+from proxy.bounds import Bounded, ByService
+from proxy.cache.cache import STORES, Cache
+from proxy.cache.key import Forwarded, Keyer
+from proxy.cache.policy import CacheSettings
+from proxy.clock import Clock
+from proxy.config import CallLimits, Config
+from proxy.destinations import parse_destination
+from proxy.gateway import Gateway
+from proxy.limits.budgets import Budgets
+from proxy.limits.ledger import SqliteLedger
+from proxy.limits.limits import Limits
+from proxy.limits.rules import Rule
+from proxy.network import Dialler, Resolver, SystemResolver, as_literal
+from proxy.record import Observer
+from proxy.reload import Files, Live, NoFiles, names
+from proxy.remembered import RememberedGrants
+from proxy.routing import Router
+from proxy.services import CurrentServices
+from proxy.upstream import settings
+from proxy.upstream.admission import Admission
+from proxy.upstream.forwarder import Forwarder
+from proxy.upstream.leaves import TRANSPORTS, Transport
+from proxy.upstream.quota import Quota
+from proxy.upstream.redirects import Redirects
+from proxy.upstream.seam import Upstream
+from proxy.upstream.sizes import Sized
+from proxy.upstream.slots import Slots
+from proxy.upstream.transport import Deadlines
+from vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What lies around a server: its files, its listeners, how it tells time and names.
+
+    `listening`: (host, port) of our own listeners. `files`: where the configuration stands, looked
+    at again and again. `live`: what else takes up a changed one. `observers`: who hears of every
+    call.
+    `lost_lines`: how many lines the log could not write.
+    """
+
+    data: Path
+    clock: Clock
+    listening: frozenset[tuple[str, int]] = frozenset()
+    resolver: Resolver | None = None
+    files: Files = field(default_factory=NoFiles)
+    live: tuple[Live, ...] = ()
+    observers: tuple[Observer, ...] = ()
+    lost_lines: Callable[[], int] = lambda: 0
+
+
+class CallBounds(NamedTuple):
+    """The bounds of single calls, shared with the rooms that keep them."""
+
+    deadlines: ByService[Deadlines]
+    requests: ByService[int | None]
+    responses: ByService[int | None]
+
+    @classmethod
+    def of(cls, config: Config) -> CallBounds:
+        """As the configuration says."""
+        limits = config.limits
+        octets = settings.request_octets(limits), settings.response_octets(limits)
+        return cls(settings.deadlines(limits), *octets)
+
+    def become(self, config: Config) -> None:
+        """As another one says, from now on."""
+        new = CallBounds.of(config)
+        self.deadlines.become(new.deadlines)
+        self.requests.become(new.requests)
+        self.responses.become(new.responses)
+
+
+class Way(NamedTuple):
+    """The rooms that others ask about, or change. `pseudonym`: this install in `Via`."""
+
+    pseudonym: bytes
+    transport: Transport
+    forwarder: Forwarder
+    bounds: CallBounds
+    slots: Slots
+    limits: Limits
+    cache: Cache
+    authenticator: Authenticator
+    authorizer: Authorizer
+
+    @property
+    def live(self) -> tuple[Live, ...]:
+        """What these rooms take up of a changed configuration."""
+        return (
+            Live(
+                names("server", "accept_handed_out", "handed_out_grace"),
+                lambda new: self.authenticator.become(handed_out(new)),
+            ),
+            Live(names("limits", *CallLimits.model_fields, "services"), self.bounds.become),
+            Live(
+                names("limits", "concurrency", "queue_length", "queue_timeout"),
+                lambda new: self.slots.become(settings.slot_limits(new.limits)),
+            ),
+        )
+
+    def gateway(self, remembered: RememberedGrants) -> Gateway:
+        """The spine over them."""
+        return Gateway(
+            authenticator=self.authenticator,
+            router=Router(self.pseudonym),
+            authorizer=self.authorizer,
+            cache=Bounded(self.cache, self.bounds.requests),
+            remembered=remembered,
+            limits=self.limits,
+        )
+
+
+async def make_way(
+    config: Config, vault: Vault, known: CurrentServices, around: Surroundings
+) -> Way:
+    """All of them; nothing is opened yet."""
+    pseudonym = b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
+    transport = _transport(config, around)
+    bounds = CallBounds.of(config)
+    forwarder = Forwarder(
+        transport=transport,
+        keys=vault,
+        services=known,
+        redirects=Redirects(config.server.public_url),
+        pseudonym=pseudonym,
+        deadlines=bounds.deadlines,
+    )
+    slots = Slots(settings.slot_limits(config.limits))
+    limits = _limits(config, around)
+    admission = Admission(Sized(forwarder, bounds.responses), slots, around.clock)
+    upstream = Quota(admission, limits)
+    return Way(
+        pseudonym=pseudonym,
+        transport=transport,
+        forwarder=forwarder,
+        bounds=bounds,
+        slots=slots,
+        limits=limits,
+        cache=await _cache(config, upstream, forwarder.forwarded, vault, around),
+        authenticator=Authenticator(vault, known, around.clock, handed_out(config)),
+        authorizer=Authorizer(known, _own_places(config, around)),
+    )
+
+
+def _transport(config: Config, around: Surroundings) -> Transport:
+    own = frozenset((ip, port) for host, port in around.listening if (ip := as_literal(host)))
+    dialler = Dialler(around.resolver or SystemResolver(), own)
+    make = TRANSPORTS[config.server.upstream_transport]
+    return make(dialler, around.clock, upstream_ca=config.server.upstream_ca)
+
+
+async def _cache(
+    config: Config, upstream: Upstream, forwarded: Forwarded, vault: Vault, around: Surroundings
+) -> Cache:
+    kept = _cache_settings(config)
+    keyer = Keyer(
+        await vault.hasher("cache-keys"),
+        forwarded,
+        kept.ignore_fields,
+        kept.json_whitespace == "ignore",
+    )
+    sealer = await vault.sealer("cache-bodies")
+    store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
+    return Cache(upstream, keyer, store, around.clock, kept)
+
+
+def _limits(config: Config, around: Surroundings) -> Limits:
+    said = [Rule(**dict(entry)) for entry in config.limits.quotas]
+    budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
+    return Limits(said, config.limits.window, budgets, around.clock)
+
+
+def _cache_settings(config: Config) -> CacheSettings:
+    return CacheSettings(**config.cache.model_dump())
+
+
+def handed_out(config: Config) -> HandedOut:
+    """The rules for keys that we handed out."""
+    return HandedOut(config.server.accept_handed_out, config.server.handed_out_grace)
+
+
+def _own_places(config: Config, around: Surroundings) -> frozenset[tuple[str, int]]:
+    if config.server.public_url is None:
+        return around.listening
+    public = parse_destination(config.server.public_url)
+    return around.listening | {(public.host, public.port)}
