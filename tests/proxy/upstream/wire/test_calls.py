@@ -22,6 +22,13 @@ from tests.support.outbound import Body, Sender, fetch, whole
 from tests.support.wire import left_behind, wire_sender
 
 
+class AtHand(Body):
+    """A body that has come already."""
+
+    def at_hand(self) -> bytes | None:
+        return b"".join(self._parts)  # type: ignore[arg-type]
+
+
 class Reads(asyncio.Protocol):
     """A server that keeps each read apart, and answers the first."""
 
@@ -55,6 +62,24 @@ async def test_a_small_request_is_one_write(
         await fetch(to, f"http://127.0.0.1:{port}/", "POST", body=body)
     assert len(reads) == 1
     assert body.reads == (length != 0)
+
+
+@pytest.mark.parametrize("size", [1, MAX_JOINED, MAX_JOINED + 1])
+async def test_a_body_that_is_there_already_is_not_waited_for(to: Sender, size: int) -> None:
+    """Nor read, unless it is long."""
+    body = AtHand([b"x" * size], size)
+    async with Origin(reply(200, (), b"ok")) as origin:
+        await fetch(to, origin.url, "POST", body=body)
+    assert len(origin.requests[0].body) == size
+    assert body.reads == (size > MAX_JOINED)
+
+
+@pytest.mark.parametrize("declared", [1, 3])
+async def test_a_body_that_is_there_must_be_as_long_as_declared(to: Sender, declared: int) -> None:
+    """RFC 9112 section 6.2."""
+    async with Origin(reply(200, (), b"ok")) as origin:
+        with pytest.raises(BadRequest):
+            await fetch(to, origin.url, "POST", body=AtHand([b"xx"], declared))
 
 
 async def test_the_header_does_not_wait_for_a_slow_body(to: Sender) -> None:
