@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import huge, kept, latency, slow, start
+from bench import huge, kept, latency, neighbour, slow, start
 from bench.case import Bodies
 from bench.huge import Huge
 from bench.kept import Kept
 from bench.latency import Latency
+from bench.neighbour import Neighbour
 from bench.peers.keyrelay import install
 from bench.room import Room
 from bench.running import BrokenError, said
 from bench.slow import Slow
 from bench.start import Start
 
-NAMES = ("start", "latency", "slow", "huge", "kept")
+NAMES = ("start", "latency", "slow", "huge", "kept", "neighbour")
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Figures:
     slow: Slow | None = None
     huge: Huge | None = None
     kept: Kept | None = None
+    neighbour: Neighbour | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ def measure(room: Room, bodies: Bodies, asked: Asked, say: Callable[[str], None]
         "slow": lambda: slow.measure(ready, bodies),
         "huge": lambda: huge.measure(ready),
         "kept": lambda: kept.measure(ready, bodies, asked.seconds),
+        "neighbour": lambda: neighbour.measure(
+            install(room, "keyrelay-neighbour", neighbour.SETTINGS), bodies, asked.seconds
+        ),
     }
     for name in asked.names:
         try:
@@ -73,6 +78,14 @@ def sentences(found: Figures) -> list[str]:
         ]
     if body := found.huge:
         lines.append(f"1 GB: {body.down_seconds:.1f} s down, {body.up_seconds:.1f} s up")
+    if beside := found.neighbour:
+        lines += [
+            f"a tenant that calls {beside.times_limit:.0f} times above its limit"
+            f" ({beside.refused:.1%} refused) takes another one's",
+            f"  p50 from {beside.before_p50 / 1e3:.2f} to {beside.during_p50 / 1e3:.2f} ms",
+            f"  p99 from {beside.before_p99 / 1e3:.2f} to {beside.during_p99 / 1e3:.2f} ms",
+            "  and none of its calls failed",
+        ]
     if misses := found.kept:
         lines.append(f"of {misses.asked:,} misses under load {misses.kept:,} were kept")
     return lines

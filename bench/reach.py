@@ -37,7 +37,7 @@ class Goal:
         if self.aim is not None and self._holds(self.aim):
             return "aim reached"
         if self.least is None:
-            return "aim not reached"
+            return "" if self.aim is None else "aim not reached"
         return "reached" if self._holds(self.least) else "not reached"
 
     def _holds(self, wanted: float) -> bool:
@@ -47,7 +47,16 @@ class Goal:
 
 def goals(rows: Rows, figures: Figures) -> list[Goal]:
     """Every goal, in the order of the table."""
-    return [*_costs(rows), *_latency(figures), *_memory(figures), *_start(figures)]
+    return [*_costs(rows), *_watched(rows), *_latency(figures), *_memory(figures), *_start(figures)]
+
+
+def _watched(rows: Rows) -> Iterator[Goal]:
+    """With limits, metrics, usage and the log line on."""
+    for case, path, least in (("hit", "hit from memory", 4.0), ("forward", "plain forward", 6.0)):
+        for server, what in (("keyrelay-quiet", "quiet"), ("keyrelay-limited", "all on")):
+            value = _ratio(rows, (server, case), ("uvicorn", "bare"))
+            most = least if server == "keyrelay-limited" else None
+            yield Goal(f"{path}, {what}", "x bare uvicorn", value, most)
 
 
 def _costs(rows: Rows) -> Iterator[Goal]:

@@ -98,7 +98,8 @@ def _answers(program: Program) -> bool:
 
 def said(program: Program) -> str:
     """The end of what the server has printed."""
-    lines = (program.folder / "log").read_text(errors="replace").strip().splitlines()
+    log = program.folder / "log"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return " / ".join(lines[-3:])[-300:]
 
 

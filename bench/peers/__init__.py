@@ -9,6 +9,8 @@ SITES: dict[str, Builder] = {
     "uvicorn": uvicorn.site,
     "keyrelay": keyrelay.site,
     "keyrelay-disk": keyrelay.disk_site,
+    "keyrelay-quiet": keyrelay.quiet_site,
+    "keyrelay-limited": keyrelay.limited_site,
     "nginx": nginx.site,
     "varnish": varnish.site,
     "litellm": litellm.site,

@@ -48,12 +48,37 @@ class Install:
         return ("Authorization", f"Bearer {self.token}")
 
 
-def install(room: Room, name: str, **cache: int) -> Install:
-    """`init`, a configuration, a key for every service, a token."""
+Settings = dict[str, object]
+
+QUIET: dict[str, Settings] = {
+    "usage": {"enabled": False},
+    "server": {"log_level": "error"},
+    "limits": {"concurrency": {"total": None}},
+}
+"""Nothing is counted, written down or limited."""
+
+LIMITED: dict[str, Settings] = {
+    "limits": {
+        "quotas": [
+            {
+                "token": "*",
+                "calls": ["9000000/minute", "900000000/day"],
+                "upstream_calls": "9000000/minute",
+                "budget": 900000000,
+            }
+        ],
+        "concurrency": {"total": 1000, "per_tenant": 1000, "per_service": 1000},
+    },
+}
+"""Beside the log line, usage and metrics, which are on anyway: limits that nobody reaches."""
+
+
+def install(room: Room, name: str, settings: dict[str, Settings] | None = None) -> Install:
+    """`init`, a configuration, a key for every service, a token; `settings`: what differs."""
     folder = room.folder(name)
     data = folder / "data"
     _keyrelay(data, "init")
-    (data / "keys.yaml").write_text(json.dumps(_settings(room, cache)))  # JSON is YAML
+    (data / "keys.yaml").write_text(json.dumps(_settings(room, settings or {})))  # JSON is YAML
     for service in SERVICES:
         _keyrelay(data, "key", "add", service, stdin=f"sk-{service}-0123456789abcdef\n")
     token = json.loads(_keyrelay(data, "token", "issue", "bench", "--json"))["token"]
@@ -61,6 +86,15 @@ def install(room: Room, name: str, **cache: int) -> Install:
     serve = [*COMMAND, "--data", str(data), "serve", "--port", str(port)]
     program = Program(name, serve, folder, port, {"PYTHONPATH": str(ROOT)})
     return Install(program, token, room)
+
+
+def issue(ready: Install, tenant: str) -> str:
+    """A token of another tenant, which has a key for every service too."""
+    for service in SERVICES:
+        add = ("key", "add", service, "--tenant", tenant)
+        _keyrelay(ready.data, *add, stdin=f"sk-{tenant}-{service}-0123456789abcdef\n")
+    said = _keyrelay(ready.data, "token", "issue", "bench", "--tenant", tenant, "--json")
+    return str(json.loads(said)["token"])
 
 
 def answers_kept(ready: Install) -> int:
@@ -77,11 +111,11 @@ def _origins(room: Room) -> dict[str, str]:
     }
 
 
-def _settings(room: Room, cache: dict[str, int]) -> dict[str, object]:
+def _settings(room: Room, more: dict[str, Settings]) -> dict[str, object]:
     services = {name: {"in": "header", "origin": url} for name, url in _origins(room).items()}
     authority = upstreams.authority(room)
     server = {"upstream_ca": str(authority)} if authority else {}
-    return {"services": services, "server": server, "cache": cache}
+    return {**more, "services": services, "server": {**server, **more.get("server", {})}}
 
 
 def _keyrelay(data: Path, *arguments: str, stdin: str = "") -> str:
@@ -108,9 +142,23 @@ def site(room: Room, bodies: Bodies) -> Site:
 
 def disk_site(room: Room, bodies: Bodies) -> Site:
     """A memory of one octet, so that every hit is read from the disk's database."""
-    ready = install(room, "keyrelay-disk", memory_bytes=1)
+    ready = install(room, "keyrelay-disk", {"cache": {"memory_bytes": 1}})
     case = _hit(ready, bodies)
     return Site("keyrelay-disk", ready.program, (Case("hit-disk", case.load, case.expected),))
+
+
+def quiet_site(room: Room, bodies: Bodies) -> Site:
+    """What the relaying alone costs: no log line, no usage, no limits."""
+    return _bare(install(room, "keyrelay-quiet", QUIET), bodies)
+
+
+def limited_site(room: Room, bodies: Bodies) -> Site:
+    """Everything that watches and limits, at once."""
+    return _bare(install(room, "keyrelay-limited", LIMITED), bodies)
+
+
+def _bare(ready: Install, bodies: Bodies) -> Site:
+    return Site(ready.program.name, ready.program, (_hit(ready, bodies), _forward(ready, bodies)))
 
 
 def _hit(ready: Install, bodies: Bodies) -> Case:

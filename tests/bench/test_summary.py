@@ -91,7 +91,7 @@ def test_goals_of_figures() -> None:
         Slow(1000, 35e3, 1),
         Huge(9, 0, 0, 0),
     )
-    found = [(goal.value, goal.verdict) for goal in goals({}, figures)[8:]]
+    found = [(goal.value, goal.verdict) for goal in goals({}, figures)[12:]]
     assert found == [
         (0.3, "reached"),
         (1.5, "reached"),
