@@ -17,10 +17,10 @@ from proxy.admin import api, door, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
 from proxy.admin.origin import OwnOrigin
+from proxy.admin.reports import Reports
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
-from proxy.clock import Clock
 from proxy.config import Config
 from proxy.health import pages as health_pages
 from proxy.health.pages import Ward
@@ -186,7 +186,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         in_flight=lambda: endpoint.in_flight,
     )
     sources = _sources(way, vault, ward, tallies, around)
-    administering = _admin_routes(config, way, vault, known, clock)
+    administering = _admin_routes(config, way, vault, known, Reports(usage, ward, clock))
     routes: list[BaseRoute] = [*ROUTES, *health_pages.routes(ward)]
     routes += administering if config.server.admin_listen is None else ()
     routes += metrics_routes(sources, way.authenticator)
@@ -232,13 +232,14 @@ def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surro
 
 
 def _admin_routes(
-    config: Config, way: Way, vault: Vault, known: CurrentServices, clock: Clock
+    config: Config, way: Way, vault: Vault, known: CurrentServices, reports: Reports
 ) -> tuple[BaseRoute, ...]:
     """What a listener of its own serves, where server.admin_listen says so."""
     admin = Administration(
-        acts=Acts(vault, known, way.cache, clock),
-        sessions=Sessions(vault, clock),
+        acts=Acts(vault, known, way.cache, reports.clock),
+        sessions=Sessions(vault, reports.clock),
         origin=OwnOrigin(config.server.public_url),
+        reports=reports,
     )
     return (*door.routes(admin), *api.routes(admin, way.authenticator))
 

@@ -1,5 +1,6 @@
 """What was called, by whom, with what success and at what price: counted, kept, told."""
 
+from proxy.usage.meter import Metering
 from proxy.usage.prices import Price, Prices
 from proxy.usage.sqlite import SqliteUsage
 from proxy.usage.store import CallRow, Part, UsageError, UsageStore, UsageTooNew, Which
@@ -8,6 +9,7 @@ from proxy.usage.usage import Usage, UsageSettings
 
 __all__ = [
     "CallRow",
+    "Metering",
     "Part",
     "Price",
     "Prices",

@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
+from proxy.memo import bounded_put
 from proxy.messages import Fields
 from proxy.record import Meter, Tokens
 from proxy.usage.tokens import of_body, of_stream
 from proxy.usage.window import Window
 
 Read = Callable[[bytes, bytes], Tokens | None]
+Known = dict[tuple[bool, int, int], Tokens | None]
 
 MOST_CODED: Final = 2**20
 """Octets of a compressed answer that are kept; of a larger one the tokens are not told."""
@@ -32,22 +34,32 @@ _RAW: Final = -15
 _CODED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
-def metering(status: int, fields: Fields) -> Meter | None:
-    """What reads along: good answers that are JSON or a stream of events, in a coding we know."""
-    if not 200 <= status < 300:
-        return None
-    kind = coding = b""
-    for name, text in fields:
-        if name == b"content-type":
-            kind = text
-        elif name == b"content-encoding":
-            coding = text
-    read = _reader(kind)
-    if read is None:
-        return None
-    if not coding:
-        return PlainMeter(read)
-    return CodedMeter(read) if coding.lower() in _CODED else None
+REMEMBERED: Final = 1024
+"""How many answers are known again: one that is kept is given often."""
+
+
+class Metering:
+    """Finds what reads along an answer; as such the Metering of records."""
+
+    def __init__(self) -> None:
+        self._known: Known = {}
+
+    def __call__(self, status: int, fields: Fields) -> Meter | None:
+        """For good answers that are JSON or a stream of events, in a coding that is known."""
+        if not 200 <= status < 300:
+            return None
+        kind = coding = b""
+        for name, text in fields:
+            if name == b"content-type":
+                kind = text
+            elif name == b"content-encoding":
+                coding = text
+        read = _reader(kind)
+        if read is None:
+            return None
+        if not coding:
+            return PlainMeter(read, self._known)
+        return CodedMeter(read) if coding.lower() in _CODED else None
 
 
 def _reader(kind: bytes) -> Read | None:
@@ -60,21 +72,31 @@ def _reader(kind: bytes) -> Read | None:
 class PlainMeter(Window):
     """Reads what is not compressed."""
 
-    __slots__ = ("_read", "_tokens")
+    __slots__ = ("_known", "_read", "_tokens")
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Read, known: Known) -> None:
         super().__init__()
         self._read: Read | None = read
+        self._known = known
         self._tokens: Tokens | None = None
 
     def tokens(self) -> Tokens | None:
         """What was used; then nothing of the answer is held any more."""
         read = self._read
         if read is not None:
-            self._tokens = read(*self.ends())
+            self._tokens = self._remembered(read)
             self._read = None
             self._parts, self._head = [], b""
         return self._tokens
+
+    def _remembered(self, read: Read) -> Tokens | None:
+        """An answer out of the cache's memory is the same object each time, with its hash."""
+        if len(self._parts) != 1 or not self.whole:
+            return read(*self.ends())
+        mark = (read is of_body, len(self._parts[0]), hash(self._parts[0]))
+        if mark not in self._known:
+            bounded_put(self._known, mark, read(*self.ends()), REMEMBERED)
+        return self._known[mark]
 
 
 class CodedMeter:

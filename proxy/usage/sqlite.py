@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from proxy.usage import singles
+from proxy.usage.singles import ADDED, whose
 from proxy.usage.store import (
     DAY,
     HOUR,
@@ -22,6 +24,7 @@ from proxy.usage.store import (
     Keep,
     Order,
     Part,
+    Trouble,
     UsageError,
     UsageTooNew,
     Which,
@@ -40,34 +43,13 @@ SWEPT: Final = 2_000
 
 _COLUMNS: Final = ", ".join(CallRow._fields)
 _GROUP: Final = "tenant, token, token_id, service"
-_ADDED: Final = {
-    "calls": "count(*)",
-    "successful": "sum(successful)",
-    "hits": "sum(hit)",
-    "joined": "sum(joined)",
-    "upstream": "sum(went)",
-    "received": "sum(received)",
-    "sent": "sum(sent)",
-    "seconds": "sum(seconds)",
-    "upstream_seconds": "sum(coalesce(upstream_seconds, 0))",
-    "waited": "sum(waited)",
-    "tokens_input": "sum(went * tokens_input)",
-    "tokens_output": "sum(went * tokens_output)",
-    "tokens_cached": "sum(went * tokens_cached)",
-    "tokens_saved": "sum((hit + joined) * (tokens_input + tokens_output))",
-    "slowest": "max(seconds)",
-    "cost": "sum(cost)",
-    "saved": "sum(saved)",
-}
-"""Each sum, and how it is made of calls. `cost` and `saved` stay NULL where no call has a price."""
-
 _TOGETHER: Final = {
-    **{name: f"{name} + excluded.{name}" for name in _ADDED},
+    **{name: f"{name} + excluded.{name}" for name in ADDED},
     "slowest": "max(slowest, excluded.slowest)",
     "cost": "coalesce(cost + excluded.cost, cost, excluded.cost)",
     "saved": "coalesce(saved + excluded.saved, saved, excluded.saved)",
 }
-_TOTAL: Final = {name: f"sum({name})" for name in _ADDED} | {"slowest": "max(slowest)"}
+_TOTAL: Final = {name: f"sum({name})" for name in ADDED} | {"slowest": "max(slowest)"}
 
 TABLES: Final = (
     """CREATE TABLE calls (
@@ -104,15 +86,23 @@ TABLES: Final = (
     ) WITHOUT ROWID""",
 )
 
-_FRESH: Final = f"""FROM calls, (SELECT {HOUR} AS step UNION ALL SELECT {DAY}) AS steps
-    WHERE calls.id > ? GROUP BY step, CAST(began / step AS INTEGER), {_GROUP}"""
-_START: Final = "CAST(min(began) / step AS INTEGER) * step"
-_ADD_SUMS: Final = f"""INSERT INTO sums (step, began, {_GROUP}, {", ".join(_ADDED)})
-    SELECT step, {_START}, {_GROUP}, {", ".join(_ADDED.values())} {_FRESH}
-    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}"""
+_HOUR: Final = f"CAST(began / {HOUR} AS INTEGER)"
+_FRESH: Final = f"CREATE TEMP TABLE fresh (began, {_GROUP}, bucket, {', '.join(ADDED)})"
+_GATHER: Final = f"""INSERT INTO fresh SELECT {_HOUR} * {HOUR}, {_GROUP}, bucket,
+    {", ".join(ADDED.values())}
+    FROM calls WHERE id > ? GROUP BY {_HOUR}, {_GROUP}, bucket"""  # noqa: S608 - as all in here
+"""The rows that have just come are gone through once: what follows is made of a few."""
+
+_STEPS: Final = f"(SELECT {HOUR} AS step UNION ALL SELECT {DAY}) AS steps"
+_START: Final = "began / step * step"
+_ADD_SUMS: Final = f"""INSERT INTO sums (step, began, {_GROUP}, {", ".join(ADDED)})
+    SELECT step, {_START}, {_GROUP}, {", ".join(_TOTAL.values())} FROM fresh, {_STEPS}
+    WHERE true GROUP BY step, {_START}, {_GROUP}
+    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}"""  # noqa: S608
 _ADD_LATENCIES: Final = f"""INSERT INTO latencies (step, began, {_GROUP}, bucket, calls)
-    SELECT step, {_START}, {_GROUP}, bucket, count(*) {_FRESH}, bucket
-    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""
+    SELECT step, {_START}, {_GROUP}, bucket, sum(calls) FROM fresh, {_STEPS}
+    WHERE true GROUP BY step, {_START}, {_GROUP}, bucket
+    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""  # noqa: S608
 
 _PARTS: Final[Mapping[str, str]] = {
     "tenant": "tenant",
@@ -140,7 +130,7 @@ class SqliteUsage:
 
     def open(self) -> None:
         """Makes or opens the file."""
-        with self._told():
+        with self._mending():
             self._writing()
 
     def close(self) -> None:
@@ -151,18 +141,20 @@ class SqliteUsage:
 
     def write(self, rows: Sequence[CallRow]) -> None:
         """Keeps calls and adds them to the sums."""
-        with self._told(), _transaction(self._writing()) as connection:
+        with self._mending(), _transaction(self._writing()) as connection:
             [last] = connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
             for some in _portions(rows):
                 values = ", ".join([_ROW] * len(some))
                 statement = f"INSERT INTO calls ({_COLUMNS}) VALUES {values}"  # noqa: S608
                 connection.execute(statement, [*chain.from_iterable(some)])
-            connection.execute(_ADD_SUMS, (last,))
-            connection.execute(_ADD_LATENCIES, (last,))
+            connection.execute(_GATHER, (last,))
+            connection.execute(_ADD_SUMS)
+            connection.execute(_ADD_LATENCIES)
+            connection.execute("DELETE FROM fresh")
 
     def sweep(self, keep: Keep) -> None:
         """Forgets in small steps, so that whoever waits for the lock gets it."""
-        with self._told():
+        with self._mending():
             [newest] = self._writing().execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
             self._delete(
                 "calls", "id", "began < ? OR id <= ?", (keep.calls, newest - keep.most_calls)
@@ -180,15 +172,25 @@ class SqliteUsage:
                     return
 
     def _delete_periods(self, table: str, step: int, before: float) -> None:
-        """Those that ended before the time + step, one period at a time."""
+        """Those that began by then, one period at a time."""
         found = f"SELECT min(began) FROM {table} WHERE step = ?"  # noqa: S608
         statement = f"DELETE FROM {table} WHERE step = ? AND began = ?"  # noqa: S608
         while True:
             with _transaction(self._writing()) as connection:
                 [oldest] = connection.execute(found, (step,)).fetchone()
-                if oldest is None or oldest >= before:
+                if oldest is None or oldest > before:
                     return
                 connection.execute(statement, (step, oldest))
+
+    @contextmanager
+    def _mending(self) -> Iterator[None]:
+        """What the disk refuses as one error; the next use opens the file again."""
+        try:
+            with _told():
+                yield
+        except UsageError:
+            self.close()
+            raise
 
     def _writing(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -199,17 +201,27 @@ class SqliteUsage:
 
     def sums(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """The calls that are meant, for each grouping by what tells them apart there."""
-        with self._told(), self._reading() as connection:
+        with _told(), self._reading() as connection:
             return [_sums(connection, which, by) for by in groupings]
 
     def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
         """Some of the single calls that are still kept."""
-        whose, values = _whose(which)
+        whose, values = whose(which)
         query = f"""SELECT {_COLUMNS} FROM calls WHERE began >= ? AND began < ?{whose}
             ORDER BY {_ORDERS[order]} LIMIT ?"""  # noqa: S608
         asked = (which.since, which.until, *values, limit)
-        with self._told(), self._reading() as connection:
+        with _told(), self._reading() as connection:
             return [CallRow(*row) for row in connection.execute(query, asked)]
+
+    def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
+        """As `sums`, of single calls, to the second; also by `minute`, but not by day or hour."""
+        with self._told(), self._reading() as connection:
+            return singles.minutes(connection, which, groupings)
+
+    def troubles(self, which: Which, limit: int) -> list[Trouble]:
+        """What went wrong among the single calls that are still kept."""
+        with self._told(), self._reading() as connection:
+            return singles.troubles(connection, which, limit)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -217,15 +229,6 @@ class SqliteUsage:
         with closing(_opened_to_read(self._path)) as connection:
             connection.execute("BEGIN")
             yield connection
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What the disk refuses as one error; the next use opens the file again."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise UsageError(f"{type(error).__name__}: {error}") from error
 
 
 _ROW: Final = "(" + ", ".join("?" * len(CallRow._fields)) + ")"
@@ -260,19 +263,8 @@ def _condition(which: Which, by: Sequence[Part]) -> tuple[str, tuple[Any, ...]]:
         first = last = until
     spans = (HOUR, since, first, HOUR, last, until, DAY, first, last)
     inside = "step = ? AND began >= ? AND began < ?"
-    whose, values = _whose(which)
+    whose, values = whose(which)
     return f"WHERE ({inside} OR {inside} OR {inside}){whose}", (*spans, *values)
-
-
-def _whose(which: Which) -> tuple[str, tuple[str, ...]]:
-    asked = {
-        "tenant = ?": which.tenant,
-        "service = ?": which.service,
-        "token_id = ?": which.token_id,
-        "? IN (token, token_id)": which.token,
-    }
-    wanted = {condition: value for condition, value in asked.items() if value is not None}
-    return "".join(f" AND {condition}" for condition in wanted), tuple(wanted.values())
 
 
 def _gathered(
@@ -285,7 +277,7 @@ def _gathered(
     return [
         Sums(
             dict(zip(names, row[:width], strict=True)),
-            **dict(zip(_ADDED, row[width:], strict=True)),
+            **dict(zip(ADDED, row[width:], strict=True)),
             latencies=counts.get(row[:width], {}),
         )
         for row in rows
@@ -294,6 +286,14 @@ def _gathered(
 
 
 # The file.
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UsageError(f"{type(error).__name__}: {error}") from error
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -314,6 +314,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a batch a second can wait for the disk
     connection.execute("PRAGMA journal_size_limit = 16777216")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(_FRESH)
     with _transaction(connection):
         if _check_version(connection) == 0:
             for statement in TABLES:

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple, Protocol
 
 from proxy.usage.sums import Sums
 
-Part = Literal["tenant", "token", "service", "day", "hour"]
-"""By what sums can be told apart."""
+Part = Literal["tenant", "token", "service", "day", "hour", "minute"]
+"""By what sums can be told apart; `minute` those of single calls only."""
 
 Order = Literal["newest", "slowest", "costliest"]
 
 DAY = 86_400
 HOUR = 3_600
+MINUTE = 60
 
 
 class UsageError(Exception):
@@ -28,9 +29,9 @@ class UsageTooNew(UsageError):
 class CallRow(NamedTuple):
     """One call as it is kept: names, numbers and times, nothing that was sent or answered.
 
-    Members as in CallRecord; `successful`, `went` (to the upstream), `hit`, `joined` are 0 or 1.
-    `cost`: what the provider takes for it; `saved`: what it would have taken; None: no price.
-    `bucket`: of its duration.
+    The first members are those of CallRecord; `successful`, `went` (to the upstream), `hit` and
+    `joined` are 0 or 1. `cost`: what the provider takes for it; `saved`: what it would have taken;
+    None: no price. `bucket`: of its duration.
     """
 
     call: str
@@ -61,6 +62,16 @@ class CallRow(NamedTuple):
     cost: float | None
     saved: float | None
     bucket: int
+
+
+class Trouble(NamedTuple):
+    """Calls that went wrong alike. `newest`: when the last one began, in Unix seconds."""
+
+    service: str
+    status: int
+    code: str
+    calls: int
+    newest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +131,12 @@ class UsageStore(Protocol):
 
     def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
         """Some of the single calls that are still kept."""
+        ...
+
+    def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
+        """As `sums`, but of single calls that are still kept, to the second; also by `minute`."""
+        ...
+
+    def troubles(self, which: Which, limit: int) -> list[Trouble]:
+        """What went wrong among the single calls that are still kept, the most frequent first."""
         ...

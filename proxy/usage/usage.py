@@ -24,6 +24,7 @@ from proxy.usage.store import (
     Keep,
     Order,
     Part,
+    Trouble,
     UsageError,
     UsageStore,
     UsageTooNew,
@@ -44,6 +45,11 @@ MOST_HELD: Final = 64 * 2**20
 _UPSTREAM: Final = frozenset({"stored", "miss", "bypass"})
 _OF_UPSTREAMS: Final = ("upstream_", "redirect_")
 """Verdicts and codes of calls that went out."""
+
+SAME: Final = 17
+"""So many members of a record and of a row are the same, in the same order."""
+
+_NONE: Final = Tokens("", 0, 0)
 
 _log = logging.getLogger("keyrelay.usage")
 
@@ -126,6 +132,16 @@ class Usage:
         await self.flush()
         return await asyncio.to_thread(self._store.calls, which, order, limit)
 
+    async def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
+        """As the store has it, with what was noted up to now; raises UsageError."""
+        await self.flush()
+        return await asyncio.to_thread(self._store.minutes, which, *groupings)
+
+    async def troubles(self, which: Which, limit: int) -> list[Trouble]:
+        """As the store has it, with what was noted up to now; raises UsageError."""
+        await self.flush()
+        return await asyncio.to_thread(self._store.troubles, which, limit)
+
     async def _write_on(self) -> None:
         swept = self._clock.monotonic() - SWEEP_SECONDS
         while True:
@@ -206,39 +222,19 @@ class Usage:
     def _row(self, record: CallRecord) -> CallRow:
         tokens = record.meter.tokens() if record.meter is not None else None
         price = self.prices.cost(tokens) if tokens is not None else None
-        used = tokens or Tokens("", 0, 0)
         hit, joined = record.verdict == "hit", record.verdict == "collapsed"
         spared = hit or joined
         went = not spared and _went(record)
         return CallRow(
-            call=record.id,
-            began=record.began,
-            tenant=record.tenant,
-            token=record.token,
-            token_id=record.token_id,
-            service=record.service,
-            host=record.host,
-            method=record.method,
-            status=record.status,
-            code=record.code,
-            verdict=record.verdict,
-            cut=int(record.cut),
-            received=record.received,
-            sent=record.sent,
-            seconds=record.seconds,
-            waited=record.waited,
-            upstream_seconds=record.upstream_seconds,
-            successful=int(200 <= record.status < 400 and not record.cut),
-            went=int(went),
-            hit=int(hit),
-            joined=int(joined),
-            model=used.model,
-            tokens_input=used.input,
-            tokens_output=used.output,
-            tokens_cached=used.cached,
-            cost=None if price is None else 0.0 if spared else price,
-            saved=None if price is None else price if spared else 0.0,
-            bucket=bucket(record.seconds),
+            *record[:SAME],
+            200 <= record.status < 400 and not record.cut,
+            went,
+            hit,
+            joined,
+            *(tokens or _NONE),
+            None if price is None else 0.0 if spared else price,
+            None if price is None else price if spared else 0.0,
+            bucket(record.seconds),
         )
 
 
