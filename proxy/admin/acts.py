@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 from proxy.cache.entry import CacheStats, Holding, StoreError
 from proxy.clock import Clock
@@ -23,6 +23,7 @@ from proxy.errors import (
     UnknownService,
 )
 from proxy.injection import check_credential
+from proxy.limits.grammar import in_order, parse_limit
 from proxy.network import as_literal, classify, permitted
 from proxy.reach import Reach
 from proxy.services import CurrentServices, Service
@@ -38,6 +39,7 @@ from vault import (
     NotThere,
     Purge,
     Token,
+    TokenChange,
     Vault,
     VaultError,
 )
@@ -68,13 +70,17 @@ class KeyName:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A token to issue, in the tenant of whoever issues it. `keys`: an alias by service."""
+    """A token to issue, in the tenant of whoever issues it. `keys`: an alias by service; limits as
+    people write them, `60/minute`; `budget`: upstream calls in a calendar month."""
 
     name: str
     role: str = "call"
     services: Sequence[str] = ()
     keys: Mapping[str, str] | None = None
     expires_at: float | None = None
+    limits: Sequence[str] = ()
+    upstream_limits: Sequence[str] = ()
+    budget: int | None = None
 
 
 class Acts:
@@ -151,10 +157,24 @@ class Acts:
                 self._service(name).name: alias for name, alias in (wanted.keys or {}).items()
             },
             expires_at=wanted.expires_at,
+            limits=self._limits(wanted.limits),
+            upstream_limits=self._limits(wanted.upstream_limits),
+            budget=wanted.budget,
         )
         with _told():
             await self._refuse_absent_keys(new)
             return await vault.issue_token(new)
+
+    async def change_token(self, who: Token, name_or_id: str, change: TokenChange) -> Token:
+        """Gives a token other limits, within a second; what is not named stays."""
+        vault = self._changing(who)
+        limits = {**change}
+        names: tuple[Literal["limits", "upstream_limits"], ...] = ("limits", "upstream_limits")
+        for name in names:
+            if name in change:
+                limits[name] = self._limits(change[name])
+        with _told():
+            return await vault.change_token(who.tenant, name_or_id, cast(TokenChange, limits))
 
     async def revoke_token(self, who: Token, name_or_id: str) -> Token:
         """Ends a token for good, and the sessions that were begun with it; not the one that asks:
@@ -255,6 +275,16 @@ class Acts:
             return Backend(who.tenant, name, parse_registration(url))
         except RelayError as error:
             raise Unacceptable(error.detail) from error
+
+    def _limits(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The canonical texts, with the services' own names."""
+        with _judged():
+            found = [parse_limit(text) for text in texts]
+        named = [
+            one._replace(service=one.service and self._service(one.service).name) for one in found
+        ]
+        with _judged():
+            return tuple(map(str, in_order(named)))
 
     async def _refuse_absent_keys(self, new: NewToken) -> None:
         records = await self._vault.list_keys(new.tenant)

@@ -67,7 +67,7 @@ class Place:
         found = await operation.act(await self._asking(request, who, operation))
         if found is None:
             return Response(status_code=operation.status)
-        body = found.model_dump_json()
+        body = found.model_dump_json(by_alias=True)
         return Response(body, operation.status, media_type="application/json")
 
     def _operation(self, method: str) -> Operation:
@@ -82,6 +82,7 @@ class Place:
         query, body = operation.query, operation.body
         return Asking(
             self._admin.acts,
+            self._admin.reports,
             who,
             read_path(request),
             read_query(request, query),

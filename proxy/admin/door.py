@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from proxy.admin.acts import Acts
 from proxy.admin.answers import answering, fields_of, read_form
 from proxy.admin.origin import OwnOrigin
+from proxy.admin.reports import Reports
 from proxy.admin.session import Session, Sessions, check_csrf
 from proxy.errors import Unauthorized
 from proxy.messages import Field
@@ -27,6 +28,7 @@ class Administration:
     acts: Acts
     sessions: Sessions
     origin: OwnOrigin
+    reports: Reports
 
     async def changing(self, request: Request) -> tuple[Session, dict[str, str]]:
         """Who sends a form of our page, and its members; raises Forbidden, Unauthorized.

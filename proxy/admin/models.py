@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -23,7 +23,17 @@ from pydantic.json_schema import SkipJsonSchema
 
 from proxy.cache.entry import Holding
 from proxy.services import Service
-from vault import AuditEntry, Backend, Credential, KeyRecord, Purge, Secret, Token, looks_like_token
+from vault import (
+    AuditEntry,
+    Backend,
+    Credential,
+    KeyRecord,
+    Purge,
+    Secret,
+    Token,
+    TokenChange,
+    looks_like_token,
+)
 
 MOST_ITEMS: Final = 500
 LONGEST_KEY: Final = 8192
@@ -69,6 +79,12 @@ def _ahead(when: datetime) -> datetime:
     return when
 
 
+def _told_day(day: date) -> date:
+    if not date(1971, 1, 1) <= day <= date(9998, 12, 31):
+        raise ValueError("expected a day between 1971 and 9998")
+    return day
+
+
 def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
@@ -86,6 +102,10 @@ KeyText = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "writeOnly": True}),
 ]
 Limit = Annotated[int, Field(ge=1, le=MOST_ITEMS), BeforeValidator(_digits)]
+LimitTexts = Annotated[
+    list[Annotated[str, Field(min_length=3, max_length=128)]], Field(max_length=64)
+]
+Day = Annotated[date, AfterValidator(_told_day)]
 Role = Literal["call", "read", "admin"]
 
 
@@ -159,7 +179,39 @@ class NewKeyAsked(KeyValue):
     hosts: Annotated[list[str], Field(max_length=16)] = Field(default_factory=list)
 
 
-class NewTokenAsked(Asked):
+class LimitsAsked(Asked):
+    """Limits of a token: `60/minute`, or `openai=1000/day` for one service. `limits` count all
+    calls, `upstream_limits` and `budget` (a calendar month) those that go out."""
+
+    limits: LimitTexts = Field(default_factory=list)
+    upstream_limits: LimitTexts = Field(default_factory=list)
+    budget: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+    def change(self) -> TokenChange:
+        """What was named, and no more."""
+        change: TokenChange = {}
+        if "limits" in self.model_fields_set:
+            change["limits"] = tuple(self.limits)
+        if "upstream_limits" in self.model_fields_set:
+            change["upstream_limits"] = tuple(self.upstream_limits)
+        if "budget" in self.model_fields_set:
+            change["budget"] = self.budget
+        return change
+
+
+class TokenChangeAsked(LimitsAsked):
+    """What is to be different about a token; what is not named stays."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("expected something that changes: limits, upstream_limits or budget")
+        return self
+
+
+class NewTokenAsked(LimitsAsked):
     """A token to issue; without `services` for all of them. `keys`: which alias, by service."""
 
     name: TokenName
@@ -179,6 +231,14 @@ class BackendAsked(Asked):
 
     service: Name
     url: Annotated[str, Field(min_length=1, max_length=8192)]
+
+
+class UsageAsked(Asked):
+    """Which calls: by UTC days, the last 30 where nothing is said, and by service."""
+
+    since: Day | None = Field(default=None, alias="from")
+    until: Day | None = Field(default=None, alias="to")
+    service: Name | None = None
 
 
 class PurgeAsked(Asked):
@@ -234,6 +294,9 @@ class TokenGiven(Given):
     role: Role
     services: list[str] | None
     keys: dict[str, str]
+    limits: list[str]
+    upstream_limits: list[str]
+    budget: int | None
     state: Literal["good", "expired", "revoked"]
     created: datetime
     expires: datetime | None
@@ -431,6 +494,9 @@ def token_members(token: Token, now: float) -> dict[str, Any]:
         "role": token.role,
         "services": None if token.services is None else sorted(token.services),
         "keys": dict(token.key_aliases),
+        "limits": list(token.limits),
+        "upstream_limits": list(token.upstream_limits),
+        "budget": token.budget,
         "state": _state(token, now),
         "created": _instant(token.created_at),
         "expires": None if token.expires_at is None else _instant(token.expires_at),

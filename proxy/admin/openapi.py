@@ -96,9 +96,7 @@ def _responses(one: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": one.does}
     if one.gives is not None:
         good["content"] = {JSON: _ref(one.gives)}
-    refused = {400, 401, 403, 422, 431, 503}
-    if one.path.endswith("}") or one.method != "GET":
-        refused |= {404}
+    refused = {400, 401, 403, 404, 422, 431, 503}
     if one.method != "GET":
         refused |= {409}
     if one.body is not None:

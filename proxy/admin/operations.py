@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from proxy.admin import models
+from proxy.admin import models, sums
 from proxy.admin.acts import CHANGING, READING, Acts, KeyName, Wanted
+from proxy.admin.reports import Reports
 from proxy.errors import Unacceptable
 from vault import Token
 
@@ -24,6 +25,7 @@ class Asking:
     """One request to the API, read: who asks, and what stands in path, query and body."""
 
     acts: Acts
+    reports: Reports
     who: Token
     path: Mapping[str, str]
     query: Any
@@ -129,9 +131,16 @@ async def _tokens(asking: Asking) -> models.Tokens:
 async def _issue_token(asking: Asking) -> models.TokenIssued:
     body: models.NewTokenAsked = asking.body
     services = tuple(body.services or ())
-    wanted = Wanted(body.name, body.role, services, body.keys, body.expires_at)
+    scope = (body.name, body.role, services, body.keys, body.expires_at)
+    wanted = Wanted(*scope, body.limits, body.upstream_limits, body.budget)
     token, text = await asking.acts.issue_token(asking.who, wanted)
     return models.TokenIssued(**models.token_members(token, asking.acts.now), token=text)
+
+
+async def _change_token(asking: Asking) -> models.TokenGiven:
+    change = asking.body.change()
+    token = await asking.acts.change_token(asking.who, asking.path["id"], change)
+    return models.TokenGiven.of(token, asking.acts.now)
 
 
 async def _revoke_token(asking: Asking) -> models.TokenGiven:
@@ -171,6 +180,18 @@ async def _audit(asking: Asking) -> models.Audit:
     shown = found[: query.limit]
     items = [models.ChangeGiven.of(one) for one in shown]
     return models.Audit(items=items, next=str(shown[-1].number) if more else None)
+
+
+async def _usage(asking: Asking) -> sums.UsageGiven:
+    query: models.UsageAsked = asking.query
+    days = (query.since, query.until)
+    found = await asking.reports.used(asking.who, *days, query.service)
+    return sums.UsageGiven.model_validate(found)
+
+
+async def _health(asking: Asking) -> sums.HealthGiven:
+    found = await asking.reports.standings(asking.who)
+    return sums.HealthGiven(services=[sums.ServiceHealth.of(one) for one in found])
 
 
 _KEY: Final = "/keys/{service}/{alias}"
@@ -215,6 +236,10 @@ OPERATIONS: Final = (
         _issue_token, models.TokenIssued, body=models.NewTokenAsked, status=201,
     ),
     Operation(
+        "PATCH", "/tokens/{id}", "changeToken", "give a token other limits", _change_token,
+        models.TokenGiven, body=models.TokenChangeAsked,
+    ),
+    Operation(
         "DELETE", "/tokens/{id}", "revokeToken", "end a token for good", _revoke_token,
         models.TokenGiven,
     ),
@@ -229,6 +254,14 @@ OPERATIONS: Final = (
     Operation(
         "DELETE", "/backends", "removeBackend", "take that back", _remove_backend,
         query=models.BackendAsked, status=204,
+    ),
+    Operation(
+        "GET", "/usage", "showUsage", "what the tenant's tokens have used", _usage,
+        sums.UsageGiven, models.UsageAsked,
+    ),
+    Operation(
+        "GET", "/health", "showHealth", "how the tenant's services fare", _health,
+        sums.HealthGiven,
     ),
     Operation(
         "GET", "/cache", "showCache", "how many answers are kept", _cache, models.CacheGiven

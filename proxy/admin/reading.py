@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -54,9 +54,9 @@ async def read_json(request: Request, model: type[_A]) -> _A:
 def _sentence(error: ValidationError, model: type[models.Asked], what: str) -> str:
     """The first mistake, by names of ours only: what a caller made up may be a key."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    known = set(model.model_fields)
+    known = [field.alias or name for name, field in model.model_fields.items()]
     if first["type"] == "extra_forbidden":
-        names = ", ".join(model.model_fields) or "none"
+        names = ", ".join(known) or "none"
         return f"There is an unknown one among the {what}; known are: {names}."
     if first["type"] == "json_invalid":
         return "The body is not JSON: send one JSON object in UTF-8."
@@ -65,7 +65,7 @@ def _sentence(error: ValidationError, model: type[models.Asked], what: str) -> s
     return f"{place}: {said[:1].lower()}{said[1:]}."[:500] if place else _capital(said)
 
 
-def _place(location: Sequence[Any], known: set[str]) -> str:
+def _place(location: Sequence[Any], known: Collection[str]) -> str:
     return ".".join(str(one) for one in location if isinstance(one, int) or one in known)
 
 

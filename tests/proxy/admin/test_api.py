@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from proxy.admin.operations import OPERATIONS
 from tests.proxy.admin.conftest import Office, bearer
 from tests.support.caller import call
+from tests.support.relay import running_relay
 
 KEY = "sk-0123456789-abcdefghijkl"
 SECOND = "sk-9876543210-zyxwvutsrqpo"
@@ -95,6 +97,22 @@ async def test_a_token_for_an_absent_key_is_not_issued(office: Office) -> None:
     )
 
 
+async def test_a_tokens_limits_are_set_with_it_and_later(office: Office) -> None:
+    """In canonical form; what is not named stays, null takes a budget away."""
+    wanted = {"name": "bob", "limits": ["60 per minute", "openai=9/day"], "budget": 100}
+    issued = (await office.ask("POST", "/tokens", wanted)).json()
+    assert (issued["limits"], issued["budget"]) == (["60/minute", "openai=9/day"], 100)
+    path = f"/tokens/{issued['id']}"
+    changed = await office.ask("PATCH", path, {"upstream_limits": ["5/hour"], "budget": None})
+    assert changed.status == 200
+    assert changed.json()["limits"] == ["60/minute", "openai=9/day"]
+    assert (changed.json()["upstream_limits"], changed.json()["budget"]) == (["5/hour"], None)
+    for bad in ({}, {"limits": ["often"]}, {"limits": ["1/day", "2/day"]}, {"budget": 0}):
+        assert (await office.ask("PATCH", path, bad)).status == 422
+    unknown = await office.ask("PATCH", path, {"limits": ["none-such=1/day"]})
+    assert unknown.status == 404
+
+
 async def test_no_admin_saws_off_the_branch(office: Office) -> None:
     """The token that asks is revoked by another one only."""
     token = await office.up.vault.verify_token(office.admin.encode())
@@ -155,6 +173,40 @@ async def test_a_purge_is_counted_from_now(office: Office) -> None:
         "cache purge",
         "openai",
     )
+
+
+async def test_usage_is_that_of_the_tenant(office: Office) -> None:
+    """By service, day and token; other tenants' calls are none of it."""
+    eve = await office.up.issue("eve", tenant="other")
+    for token in (office.admin, eve):
+        await call(office.up.url, "GET", "/proxy/openai/v1/models", bearer(token))
+    used = (await office.ask("GET", "/usage")).json()
+    assert (used["tenant"], used["total"]["calls"]) == ("default", 1)
+    assert [one["token"] for one in used["tokens"]] == ["ada"]
+    past = (await office.ask("GET", "/usage?from=2001-01-01&to=2001-01-31&service=openai")).json()
+    assert (past["from"], past["to"], past["total"]["calls"]) == ("2001-01-01", "2001-01-31", 0)
+
+
+@pytest.mark.parametrize("said", ["from=x", "from=2001-02-30", "to=0001-01-01", "from=9000-01-01"])
+async def test_days_are_dates_in_order(office: Office, said: str) -> None:
+    """From one that is not behind the other."""
+    answer = await office.ask("GET", f"/usage?{said}")
+    assert answer.status == 422
+
+
+async def test_where_nothing_is_counted_there_is_no_usage(tmp_path: Path) -> None:
+    """Said with the setting that does it."""
+    async with running_relay(tmp_path / "data", settings="usage: {enabled: false}\n") as up:
+        office = Office(up, await up.issue("ada", role="admin"))
+        answer = await office.ask("GET", "/usage")
+    assert (answer.status, "usage.enabled" in answer.json()["detail"]) == (404, True)
+
+
+async def test_health_is_that_of_the_tenants_services(office: Office) -> None:
+    """Those with a key; nothing is known of what nobody has called."""
+    await office.ask("POST", "/keys", {"service": "openai", "value": KEY})
+    [one] = (await office.ask("GET", "/health")).json()["services"]
+    assert (one["service"], one["healthy"], one["places"]) == ("openai", None, [])
 
 
 # Lists.
