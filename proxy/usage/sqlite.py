@@ -206,8 +206,8 @@ class SqliteUsage:
 
     def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
         """Some of the single calls that are still kept."""
-        whose, values = whose(which)
-        query = f"""SELECT {_COLUMNS} FROM calls WHERE began >= ? AND began < ?{whose}
+        owned, values = whose(which)
+        query = f"""SELECT {_COLUMNS} FROM calls WHERE began >= ? AND began < ?{owned}
             ORDER BY {_ORDERS[order]} LIMIT ?"""  # noqa: S608
         asked = (which.since, which.until, *values, limit)
         with _told(), self._reading() as connection:
@@ -215,12 +215,12 @@ class SqliteUsage:
 
     def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """As `sums`, of single calls, to the second; also by `minute`, but not by day or hour."""
-        with self._told(), self._reading() as connection:
+        with _told(), self._reading() as connection:
             return singles.minutes(connection, which, groupings)
 
     def troubles(self, which: Which, limit: int) -> list[Trouble]:
         """What went wrong among the single calls that are still kept."""
-        with self._told(), self._reading() as connection:
+        with _told(), self._reading() as connection:
             return singles.troubles(connection, which, limit)
 
     @contextmanager
@@ -263,8 +263,8 @@ def _condition(which: Which, by: Sequence[Part]) -> tuple[str, tuple[Any, ...]]:
         first = last = until
     spans = (HOUR, since, first, HOUR, last, until, DAY, first, last)
     inside = "step = ? AND began >= ? AND began < ?"
-    whose, values = whose(which)
-    return f"WHERE ({inside} OR {inside} OR {inside}){whose}", (*spans, *values)
+    owned, values = whose(which)
+    return f"WHERE ({inside} OR {inside} OR {inside}){owned}", (*spans, *values)
 
 
 def _gathered(
