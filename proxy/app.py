@@ -13,10 +13,14 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from proxy.admin import api, door, usage_page
+from proxy.admin import api, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
+from proxy.admin.lastuse import LastUse
+from proxy.admin.live import LiveCalls
 from proxy.admin.origin import OwnOrigin
+from proxy.admin.pages.board import Board
+from proxy.admin.pages.routes import routes as admin_pages
 from proxy.admin.reports import Reports
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
@@ -105,6 +109,7 @@ class Parts:
     transport: Transport
     changes: Changes
     readiness: Readiness
+    live: LiveCalls
     apart: Mapping[str, ASGIApp]
     lasting: tuple[Lasting, ...] = ()
 
@@ -146,6 +151,7 @@ class Relay:
     def go_down(self) -> None:
         """From now on this server is not ready: it is about to stop."""
         self._parts.readiness.stop()
+        self._parts.live.end()
 
     async def stop(self) -> None:
         """Ends what `start` began."""
@@ -168,13 +174,14 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
+    seen = Seen(LiveCalls(), LastUse())
     remembered = RememberedGrants(clock, lambda: (vault.generation, known.now))
     endpoint = ProxyEndpoint(
         way.gateway(remembered),
         known,
         Writer(clock, way.pseudonym),
         _origins(config),
-        _watching((*around.observers, tallies.observe, health.observe), usage),
+        _watching((*around.observers, *seen.observers, tallies.observe, health.observe), usage),
     )
     ward = Ward(
         health=health,
@@ -186,7 +193,14 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         in_flight=lambda: endpoint.in_flight,
     )
     sources = _sources(way, vault, ward, tallies, around)
-    administering = _admin_routes(config, way, vault, known, Reports(usage, ward, clock))
+    admin = Administration(
+        acts=Acts(vault, known, way.cache, clock),
+        sessions=Sessions(vault, clock),
+        origin=OwnOrigin(config.server.public_url),
+        reports=Reports(usage, ward, clock),
+    )
+    board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
+    administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     routes: list[BaseRoute] = [*ROUTES, *health_pages.routes(ward)]
     routes += administering if config.server.admin_listen is None else ()
     routes += metrics_routes(sources, way.authenticator)
@@ -196,8 +210,21 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     reloading.serve((*_live(endpoint, rounds), *way.live, *around.live))
     lasting = (way.limits, rounds) if usage is None else (way.limits, rounds, usage)
     changes = Changes(vault, way.cache, reloading)
-    parts = Parts(way.cache, way.transport, changes, ward.readiness, apart, lasting)
+    parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the page for people knows of calls, in memory."""
+
+    live: LiveCalls
+    last_use: LastUse
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Those that fill it."""
+        return self.live.observe, self.last_use.observe
 
 
 def _live(endpoint: ProxyEndpoint, rounds: Rounds) -> tuple[Live, ...]:
@@ -229,19 +256,6 @@ def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surro
         data=around.data,
         clock=around.clock,
     )
-
-
-def _admin_routes(
-    config: Config, way: Way, vault: Vault, known: CurrentServices, reports: Reports
-) -> tuple[BaseRoute, ...]:
-    """What a listener of its own serves, where server.admin_listen says so."""
-    admin = Administration(
-        acts=Acts(vault, known, way.cache, reports.clock),
-        sessions=Sessions(vault, reports.clock),
-        origin=OwnOrigin(config.server.public_url),
-        reports=reports,
-    )
-    return (*door.routes(admin), *api.routes(admin, way.authenticator))
 
 
 def _pages(routes: Iterable[BaseRoute]) -> Starlette:

@@ -23,6 +23,8 @@ from proxy.messages import Fields
 from proxy.problems import problem
 
 Handler = Callable[[Request], Awaitable[Response]]
+Refuse = Callable[[RelayError, str], Response]
+"""An error, and the id of the request, as an answer."""
 
 MOST_OCTETS = 64 * 1024
 OWN_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -35,8 +37,9 @@ def fields_of(request: Request) -> Fields:
     return tuple(request.scope["headers"])
 
 
-def answering(handler: Handler) -> Handler:
-    """The handler with every error as a problem, and the request's id on every answer."""
+def answering(handler: Handler, refuse: Refuse | None = None) -> Handler:
+    """The handler with every error as a problem, or as `refuse` has it; the request's id on all."""
+    refusing = refuse or refusal
 
     async def answer(request: Request) -> Response:
         call_id = request_id(fields_of(request))
@@ -45,13 +48,13 @@ def answering(handler: Handler) -> Handler:
         except RelayError as error:
             if error.status >= 500:
                 _log.warning("%s: %s: %s", call_id, error.code, lineage(error.__cause__))
-            response = refusal(error, call_id)
+            response = refusing(error, call_id)
         except ClientDisconnect:
-            response = refusal(BadRequest("Send the whole body."), call_id)
+            response = refusing(BadRequest("Send the whole body."), call_id)
         except Exception as error:
             _log.error("%s: unexpected %s at %s", call_id, lineage(error), frames(error))
             text = f"keyrelay failed; the admin finds the cause under the id {call_id}."
-            response = refusal(InternalError(text), call_id)
+            response = refusing(InternalError(text), call_id)
         response.headers["X-Request-ID"] = call_id
         for name, value in OWN_FIELDS.items():
             response.headers.setdefault(name, value)

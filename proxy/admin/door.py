@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from proxy.admin.acts import Acts
-from proxy.admin.answers import answering, fields_of, read_form
+from proxy.admin.answers import Handler, answering, fields_of, read_form
 from proxy.admin.origin import OwnOrigin
 from proxy.admin.reports import Reports
 from proxy.admin.session import Session, Sessions, check_csrf
@@ -45,24 +45,27 @@ class Administration:
         return session, form
 
 
-def routes(admin: Administration) -> Sequence[BaseRoute]:
-    """The two doors."""
+def routes(
+    admin: Administration, wrap: Callable[[Handler], Handler] = answering
+) -> Sequence[BaseRoute]:
+    """The two doors; `wrap` says how errors are answered."""
 
     async def login(request: Request) -> Response:
         admin.origin.check_change(fields_of(request))
         form = await read_form(request)
-        return _home(await admin.sessions.sign_in(form.get("token", "").strip().encode()))
+        cookie = await admin.sessions.sign_in(form.get("token", "").strip().encode())
+        return _to(f"{HOME}?begun=1", cookie)
 
     async def logout(request: Request) -> Response:
         await admin.changing(request)
-        return _home(admin.sessions.sign_out(fields_of(request)))
+        return _to(HOME, admin.sessions.sign_out(fields_of(request)))
 
     return (
-        Route(f"{HOME}/login", answering(login), methods=["POST"]),
-        Route(f"{HOME}/logout", answering(logout), methods=["POST"]),
+        Route(f"{HOME}/login", wrap(login), methods=["POST"]),
+        Route(f"{HOME}/logout", wrap(logout), methods=["POST"]),
     )
 
 
-def _home(cookie: Field) -> Response:
+def _to(place: str, cookie: Field) -> Response:
     name, line = cookie
-    return Response(status_code=303, headers={"Location": HOME, name.decode(): line.decode()})
+    return Response(status_code=303, headers={"Location": place, name.decode(): line.decode()})

@@ -85,10 +85,11 @@ class Sessions:
         line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
         return b"set-cookie", line.encode()
 
-    async def find(self, fields: Fields) -> Session | None:
+    async def find(self, fields: Fields, *, used: bool = True) -> Session | None:
         """Whose request this is, by its cookie; None: nobody is signed in. Raises Unavailable.
 
-        The token is looked up each time: what ended it ends its sessions.
+        The token is looked up each time: what ended it ends its sessions. `used` False: nobody did
+        anything, an open page renews itself.
         """
         cookie = _cookie(fields)
         session = self._open.get(_hashed(cookie)) if cookie else None
@@ -101,7 +102,8 @@ class Sessions:
         if token is None or token.role not in CHANGING or token.services is not None:
             self._open.pop(_hashed(cookie), None)
             return None
-        session.used = self._clock.monotonic()
+        if used:
+            session.used = self._clock.monotonic()
         return Session(token, _csrf(cookie))
 
     def sign_out(self, fields: Fields) -> Field:

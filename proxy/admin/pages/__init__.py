@@ -1,0 +1,1 @@
+"""The page for people at `/admin`: server-rendered, under a strict Content-Security-Policy."""
