@@ -46,6 +46,45 @@ async def echo(exchange: Exchange) -> None:
     await exchange.reply(200, fields, said)
 
 
+async def administer(url: str, token: str, answers: list[Answered]) -> None:
+    """Keys and tokens in every place of the admin API and of its door, right and wrong."""
+    own = ("Origin", "http://relay.test")
+    form = ("Content-Type", "application/x-www-form-urlencoded")
+    bearer = ("Authorization", f"Bearer {token}")
+
+    async def api(method: str, path: str, body: object = None) -> None:
+        said = (bearer, ("Content-Type", "application/json"))
+        octets = None if body is None else json.dumps(body).encode()
+        answers.append(await call(url, method, f"/admin/api/v1{path}", *said, body=octets))
+
+    async def sign(path: str, text: str, *more: tuple[str, str]) -> None:
+        body = f"token={quote(text, safe='')}&csrf={quote(text, safe='')}".encode()
+        answers.append(await call(url, "POST", path, own, form, *more, body=body))
+
+    await api("POST", "/keys", {"service": "openai", "alias": "more", "value": KEY})
+    await api("POST", "/keys/openai/more/rotate", {"value": SECOND})
+    for wrong in (
+        {"service": "openai", "value": KEY + "\n"},
+        {"service": "openai", "values": {KEY: SECOND}},
+        {"service": KEY, "value": 5, SECOND: 1},
+        {"service": "openai", "alias": SECOND, "value": KEY, "hosts": [KEY]},
+        [KEY],
+        KEY,
+    ):
+        await api("POST", "/keys", wrong)
+    await api("POST", "/tokens", {"name": token})
+    await api("POST", "/tokens", {"name": "x", "keys": {KEY: token}, "expires": KEY})
+    await api("POST", "/backends", {"service": "openai", "url": f"https://x:{KEY}@x/"})
+    await api("DELETE", f"/tokens/{token}")
+    await api("DELETE", f"/keys/openai/{quote(KEY, safe='')}")
+    for path in ("/keys", "/tokens", "/audit", f"/keys?{token}=1", f"/keys?after={token}"):
+        await api("GET", path)
+    for text in (token, token[:-1], KEY):
+        await sign("/admin/login", text)
+        await sign("/admin/logout", text, ("Cookie", f"__Host-keyrelay={text}"))
+    await sign("/admin/login", "", ("Origin", f"http://{token}"), bearer)
+
+
 async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> None:
     """Answers, errors, logs, command line output, files; after success, failure and refusal."""
     data = tmp_path / "data"
@@ -71,6 +110,7 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         token = (await keyrelay(data, "token", "issue", "caller")).out.strip()
         revoked = (await keyrelay(data, "token", "issue", "gone")).out.strip()
         await run("token", "revoke", "gone")
+        admin = (await keyrelay(data, "token", "issue", "boss", "--role", "admin")).out.strip()
         url = f"{origin.url}/v1&service=openai"
         await run("explain", f"/proxy?server={url}", stdin=token + "\n")
         async with served(data) as server:
@@ -106,10 +146,11 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             await ask(f"/proxy/{token}/x")
             await ask(f"/{token}")
             await ask(f"/errors/{token}")
+            await administer(server.url, admin, answers)
             async with await Caller.connect(server.url) as caller:
                 await caller.send(f"GET /{token} HTTP/1.1\r\nA {token}\r\n\r\n".encode())
                 answers.append(await caller.answer())
-        secrets = (KEY, SECOND, token, revoked)
+        secrets = (KEY, SECOND, token, revoked, admin)
         for one in answers:
             assert holds(repr((one.headers, one.body)).encode(), *secrets) == []
         for ended in said:

@@ -230,3 +230,20 @@ async def test_a_damaged_token_fails_closed(vault: Vault, data: Path, column: st
     await vault.refresh()
     with pytest.raises(Unopenable, match=f"token {token.id} of tenant default is damaged"):
         await vault.verify_token(text.encode())
+
+
+async def test_a_known_token_is_looked_up_by_its_id(
+    vault: Vault, opener: Opener, clock: FakeClock
+) -> None:
+    """As it is now: not once it has expired, was revoked elsewhere, or was never there."""
+    other = await opener()
+    token, _ = await vault.issue_token(NewToken("default", "ada", expires_at=clock.now() + 60))
+    lasting, _ = await vault.issue_token(NewToken("default", "eve"))
+    assert await vault.good_token(token.id) == token
+    assert await vault.good_token(lasting.id) == lasting
+    assert await vault.good_token("0" * 12) is None
+    clock.advance(60)
+    assert await vault.good_token(token.id) is None
+    await other.revoke_token("default", "eve")
+    assert await vault.refresh()
+    assert await vault.good_token(lasting.id) is None

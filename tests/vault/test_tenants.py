@@ -103,6 +103,32 @@ async def test_every_change_is_in_the_audit_log(opener: Opener, clock: FakeClock
     assert not [secret for secret in (FIRST.decode(), text[16:48]) if secret in repr(entries)]
 
 
+async def test_another_actor_changes_the_same_vault(vault: Vault) -> None:
+    """Each sees at once what the other did; the log tells them apart."""
+    ada = vault.acting_as("token ada")
+    before = vault.generation
+    await ada.put_key(new_key())
+    assert (vault.generation, ada.generation) == (before + 1, before + 1)
+    assert list((await vault.holdings("default")).keys) == ["openai"]
+    await vault.remove_key("default", "openai", "default")
+    assert (await ada.holdings("default")).keys == {}
+    actors = [one.actor for one in await vault.audit() if one.action.startswith("key ")]
+    assert actors == ["cli", "token ada"]
+
+
+async def test_the_log_is_read_by_tenant_and_in_parts(vault: Vault) -> None:
+    """The newest first, numbered, each once."""
+    for name in ("a", "b", "c"):
+        await vault.issue_token(NewToken("one", name))
+        await vault.issue_token(NewToken("two", name))
+    first = await vault.audit(2, tenant="one")
+    rest = await vault.audit(2, tenant="one", before=first[-1].number)
+    subjects = [entry.subject[0] for entry in (*first, *rest)]
+    assert subjects == ["c", "b", "a"]
+    assert {entry.tenant for entry in (*first, *rest)} == {"one"}
+    assert await vault.audit(2, tenant="none") == []
+
+
 async def test_a_refused_change_leaves_no_trace(vault: Vault) -> None:
     """Neither in the log nor in the count of changes."""
     before = (vault.generation, await vault.audit())

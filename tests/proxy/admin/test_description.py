@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import schemathesis
@@ -72,3 +73,10 @@ async def test_the_api_is_what_it_says(tmp_path: Path) -> None:
     assert not wrong, "\n\n".join(wrong)
     assert called == {f"{one.method} {ROOT}{one.path}" for one in OPERATIONS}
     assert not any("Traceback" in line for line in up.said)
+
+
+def test_the_page_lists_every_operation() -> None:
+    """docs/admin.md, in the words of the table that answers."""
+    page = (Path(__file__).parents[3] / "docs/admin.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+ /\S+)` \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(f"{one.method} {one.path}", one.does) for one in OPERATIONS]
