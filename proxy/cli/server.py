@@ -66,23 +66,26 @@ class Server(uvicorn.Server):
         return sum(map(_is_busy, self.server_state.connections))
 
     def stop(self) -> None:
-        """Accepts nobody any more, and begins to end; told again, it waits for nobody."""
+        """Accepts nobody any more, at once, and begins to end; told again, it waits for nobody."""
         self.force_exit = self.should_exit
         self.should_exit = True
-        for listening in self.servers if self.started else ():
+        if self.started:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        for listening in self.servers:
             listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes idle connections, waits for the others up to the deadline, and cuts the rest.
 
         The answers that are still to begin say `Connection: close`.
         """
-        for listening in self.servers:
-            listening.close()
+        self._turn_away()
         for one in sockets or ():
             one.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
         await self._drain()
         self.cut = self.in_flight
         if self.cut:

@@ -179,3 +179,19 @@ async def test_data_keys_are_made_once(vault: Vault, opener, data: Path) -> None
     assert hashers[0].digest(b"x") == hashers[1].digest(b"x")
     query = "SELECT count(*), count(DISTINCT purpose) FROM data_keys"
     assert rows(data, query) == [(4, 4)]
+
+
+async def test_a_check_writes_and_takes_it_back(tmp_path: Path) -> None:
+    """The generation stays; a folder that is gone is found out."""
+    data = tmp_path / "data"
+    vault = await open_vault(data, {}, FakeClock(), create=True, actor="test")
+    try:
+        generation = vault.generation
+        await vault.check()
+        assert await vault.refresh() is False
+        assert vault.generation == generation
+        data.rename(tmp_path / "elsewhere")
+        with pytest.raises(StoreUnavailable):
+            await vault.check()
+    finally:
+        await vault.close()
