@@ -43,8 +43,8 @@ FIELDS: Final = {
 }
 
 _FOR_PEOPLE: Final = {
-    UNKNOWN_CALLER: "This is no token that is known here, or it is over. Paste the whole of it, "
-    "from kr_ to its end."
+    UNKNOWN_CALLER: "No token like this is known here, or it is over. Paste the whole of it, "
+    "from kr_ to its end.",
 }
 _HOME: Final = Path(__file__).parent.parent / "templates"
 

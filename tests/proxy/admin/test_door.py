@@ -38,19 +38,18 @@ async def test_a_token_opens_a_session_and_sign_out_ends_it(office: Office) -> N
     assert "Max-Age=0" in (out.header("set-cookie") or "")
     assert not await lives(office, cookie)
     again = await office.submit("/admin/logout", OWN, cookie, **form)
-    assert (again.status, "sign in" in again.json()["detail"]) == (401, True)
+    assert (again.status, b"sign in" in again.body) == (401, True)
 
 
 @pytest.mark.parametrize("text", ["", "x", "kr_wrong", "kr_000000000000_" + "0" * 38])
-async def test_a_wrong_token_is_told_as_everywhere(
+async def test_a_wrong_token_is_told_in_one_way(
     office: Office, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same 401; neither answer nor log holds what was typed."""
+    """One sentence for every reason; neither answer nor log holds what was typed."""
     caplog.set_level(logging.DEBUG)
     answer = await office.submit("/admin/login", token=text)
-    elsewhere = await office.ask("GET", "/tenant", token=text)
     assert answer.status == 401
-    assert answer.json()["detail"] == elsewhere.json()["detail"]
+    assert b"No token like this is known here, or it is over." in answer.body
     assert answer.header("set-cookie") is None
     assert len(text) < 3 or text not in caplog.text + answer.body.decode()
 
