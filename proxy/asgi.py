@@ -10,9 +10,10 @@ from typing import Any
 
 from proxy import cors
 from proxy.call import Call, Directions, parse_directions
+from proxy.causes import frames, lineage
 from proxy.clock import Clock
 from proxy.cycle import RelayCycle
-from proxy.errors import CallerGone, InternalError, RelayError, Unavailable, frames, lineage
+from proxy.errors import CallerGone, InternalError, RelayError, Unavailable
 from proxy.gateway import Gateway
 from proxy.inbound import HangUp, InboundBody, look_over
 from proxy.memo import Memo

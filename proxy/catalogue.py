@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy import errors
-from proxy.errors import CATALOGUE, RelayError
+from proxy.errors import RelayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,9 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "check `server`: it leads back to keyrelay",
     ),
 }
-"""One row for each error of the catalogue."""
+"""One row for each error."""
+
+CATALOGUE: Final = tuple(ADVICE)
 
 _GOOGLE: Final = {4: "ClientError", 5: "ServerError"}
 _OPENAI: Final = {

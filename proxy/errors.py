@@ -1,4 +1,4 @@
-"""The words for every refusal and failure that a caller can meet; a literal table, no behaviour.
+"""The words for every refusal and failure that a caller can meet.
 
 `detail` is one safe sentence that says what to do. What must stay inside goes into `__cause__`.
 `proxy_status` is the error name of RFC 9209 section 2.3; `kind` is the `type` that SDKs read.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -365,63 +364,3 @@ class LoopDetected(RelayError):
     code = "loop_detected"
     title = "The call runs in a circle"
     proxy_status = "proxy_loop_detected"
-
-
-CATALOGUE: tuple[type[RelayError], ...] = (
-    BadCall,
-    BadDestination,
-    AmbiguousService,
-    BadRequest,
-    Unauthorized,
-    Forbidden,
-    KeyMissing,
-    DestinationRefused,
-    DestinationAddressProhibited,
-    NotFound,
-    UnknownService,
-    MethodNotAllowed,
-    Conflict,
-    UnsupportedContent,
-    Unacceptable,
-    BodyTooLarge,
-    TooManyRequests,
-    BudgetSpent,
-    RequestTooSlow,
-    HeaderTooLarge,
-    InternalError,
-    WebSocketUnsupported,
-    UpstreamError,
-    UpstreamUnreachable,
-    UpstreamNameError,
-    UpstreamTlsError,
-    UpstreamIncomplete,
-    RedirectRefused,
-    AnswerTooLarge,
-    Unavailable,
-    Overloaded,
-    UpstreamTimeout,
-    UpstreamNameTimeout,
-    UpstreamConnectTimeout,
-    CallTimeout,
-    LoopDetected,
-)
-
-
-def lineage(error: BaseException | None) -> str:
-    """What led to an error, by its causes' names: their texts may hold an upstream's octets."""
-    names: list[str] = []
-    while error is not None and len(names) < 8:
-        names.append(type(error).__name__)
-        error = error.__cause__ or error.__context__
-    return " from ".join(names) or "nothing"
-
-
-def frames(error: BaseException) -> str:
-    """Where an error and its causes came from: files, lines and functions, without any value."""
-    places: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(places) < 8:
-        found = traceback.extract_tb(cause.__traceback__)
-        places.append(" < ".join(f"{one.filename}:{one.lineno} {one.name}" for one in found[::-1]))
-        cause = cause.__cause__ or cause.__context__
-    return " from ".join(places)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from proxy.errors import frames, lineage
+from proxy.causes import frames, lineage
 from proxy.record import CallRecord
 
 QUEUE: Final = 8192

@@ -7,9 +7,10 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import NamedTuple
 
+from proxy.causes import lineage
 from proxy.clock import Clock
 from proxy.cycle import RelayCycle
-from proxy.errors import CallerGone, RelayError, lineage
+from proxy.errors import CallerGone, RelayError
 from proxy.fields import safety_fields
 from proxy.memo import bounded_put
 from proxy.messages import Field, Fields, Response, lines

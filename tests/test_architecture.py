@@ -18,6 +18,7 @@ FILES = sorted([*ROOT.glob("proxy/**/*.py"), *ROOT.glob("vault/**/*.py")])
 FLOORS = {
     "proxy": WORDS,
     "proxy.errors": WORDS,
+    "proxy.causes": WORDS,
     "proxy.clock": WORDS,
     "proxy.messages": WORDS,
     "proxy.reach": WORDS,

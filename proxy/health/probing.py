@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from proxy.call import Call, Directions
+from proxy.causes import lineage
 from proxy.clock import Clock
 from proxy.destinations import parse_destination
-from proxy.errors import RelayError, lineage
+from proxy.errors import RelayError
 from proxy.grant import Client, Grant, Route
 from proxy.health.watch import FAILURES, Health, Probed
 from proxy.messages import NoBody

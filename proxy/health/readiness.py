@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from proxy.causes import lineage
 from proxy.clock import Clock
-from proxy.errors import lineage
 
 KEPT_SECONDS: Final = 1.0
 """How long a result holds: whoever may ask without a token can't make the disk work."""

@@ -11,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from proxy.errors import CATALOGUE, Overloaded
+from proxy.catalogue import CATALOGUE
+from proxy.errors import Overloaded
 from proxy.record import CallRecord
 
 SECONDS: Final = (

@@ -13,8 +13,8 @@ import openai
 import pytest
 from google.genai import errors as google_errors
 
-from proxy.catalogue import ADVICE, document, given, sdk_exceptions
-from proxy.errors import CATALOGUE, KeyMissing, RelayError
+from proxy.catalogue import ADVICE, CATALOGUE, document, given, sdk_exceptions
+from proxy.errors import KeyMissing, RelayError
 from proxy.problems import problem
 
 ROOT = Path(__file__).parent.parent.parent

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from proxy.errors import CATALOGUE, RelayError, Unauthorized, Unavailable
+from proxy.catalogue import CATALOGUE
+from proxy.errors import RelayError, Unauthorized, Unavailable
 from proxy.messages import value
 from proxy.problems import problem
 

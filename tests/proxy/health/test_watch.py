@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import CATALOGUE, AnswerTooLarge, RedirectRefused, UpstreamError, UpstreamTimeout
+from proxy.catalogue import CATALOGUE
+from proxy.errors import AnswerTooLarge, RedirectRefused, UpstreamError, UpstreamTimeout
 from proxy.health.tally import IN_A_ROW
 from proxy.health.watch import FAILURES, HOSTS, PAIRS, Health, Probed
 from proxy.record import CallRecord
