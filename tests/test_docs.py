@@ -342,4 +342,7 @@ async def test_the_first_call_of_the_readme_works(tmp_path: Path) -> None:
     assert '"call":1' in second
     kept = set(SPAN.findall((ROOT / "docs/contract.md").read_text().split("\n## ")[9]))
     files = {path.name for path in (tmp_path / "data/demo").iterdir()} - {"demo-token"}
-    assert files <= kept | {"cache.db-wal", "cache.db-shm", "cache.db.lock"}
+    assert files <= kept | {
+        *("cache.db-wal", "cache.db-shm", "cache.db.lock"),
+        *("usage.db-wal", "usage.db-shm"),
+    }

@@ -69,7 +69,9 @@ def troubles(connection: sqlite3.Connection, which: Which, limit: int) -> list[T
 
 
 def _grouped(rows: Sequence[tuple[Any, ...]], by: Sequence[Part]) -> list[Sums]:
-    names = [name for part in by for name in (("token", "token_id") if part == "token" else (part,))]
+    names = [
+        name for part in by for name in (("token", "token_id") if part == "token" else (part,))
+    ]
     places = [_NAMES.index(name) for name in names]
     groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for row in rows:

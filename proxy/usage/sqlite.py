@@ -62,7 +62,7 @@ TABLES: Final = (
         seconds REAL NOT NULL, waited REAL NOT NULL, upstream_seconds REAL,
         successful INTEGER NOT NULL, went INTEGER NOT NULL,
         hit INTEGER NOT NULL, joined INTEGER NOT NULL,
-        model TEXT NOT NULL, tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
+        tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
         tokens_cached INTEGER NOT NULL, cost REAL, saved REAL, bucket INTEGER NOT NULL
     )""",
     "CREATE INDEX calls_by_time ON calls (began)",

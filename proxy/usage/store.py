@@ -31,7 +31,8 @@ class CallRow(NamedTuple):
 
     The first members are those of CallRecord; `successful`, `went` (to the upstream), `hit` and
     `joined` are 0 or 1. `cost`: what the provider takes for it; `saved`: what it would have taken;
-    None: no price. `bucket`: of its duration.
+    None: no price. `bucket`: of its duration. The model's name is not among them: it stands in a
+    body, where anything may stand.
     """
 
     call: str
@@ -55,7 +56,6 @@ class CallRow(NamedTuple):
     went: int
     hit: int
     joined: int
-    model: str
     tokens_input: int
     tokens_output: int
     tokens_cached: int

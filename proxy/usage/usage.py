@@ -231,7 +231,7 @@ class Usage:
             went,
             hit,
             joined,
-            *(tokens or _NONE),
+            *(tokens or _NONE)[1:],
             None if price is None else 0.0 if spared else price,
             None if price is None else price if spared else 0.0,
             bucket(record.seconds),

@@ -34,8 +34,11 @@ from proxy.config import (
 )
 from proxy.config.model import Concurrency
 from proxy.config.units import parse_octets
+from proxy.config.usage import PriceEntry
+from proxy.config.usage import Usage as UsageSection
 from proxy.services import ServiceEntry, load_services
 from proxy.services.schema import CarrierEntry, PartEntry
+from proxy.usage import UsageSettings
 from vault import Backend, Binding, Secret
 
 EXAMPLE = Path(__file__).parents[2] / "keys.example.yaml"
@@ -173,6 +176,49 @@ def test_a_limit_that_makes_no_sense_is_a_mistake(write: Any, text: str, line: s
     """Each with its place in the file."""
     [found] = mistakes(write(f"limits: {{{text}}}"))
     assert found.startswith(line)
+
+
+def test_usage_takes_its_section_as_it_is() -> None:
+    """The names and defaults of the section are those of the settings of usage, but the switch."""
+    kept = UsageSection().model_dump()
+    assert kept.pop("enabled") is True
+    assert UsageSettings(**kept) == UsageSettings()
+
+
+def test_prices_are_numbers_by_model(write: Any) -> None:
+    """For a million tokens each; what is left out costs nothing, cached input as much as any."""
+    config = load_config(write("prices: {'gpt-4o*': {input: 2.5, output: 10}, 4: {input: 1}}"), {})
+    found = {name: price.model_dump() for name, price in config.prices.items()}
+    assert found == {
+        "gpt-4o*": {"input": 2.5, "output": 10.0, "cached": None},
+        "4": {"input": 1.0, "output": 0.0, "cached": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "prices: {a: {input: cheap}}",
+            "prices.a.input: expected a number, the price of a million",
+        ),
+        ("prices: {a: {input: -1}}", "prices.a.input: expected"),
+        ("prices: {a: {input: true}}", "prices.a.input: expected a number"),
+        ("prices: {a: {input: .inf}}", "prices.a.input: expected"),
+        ("prices: {a: {in: 1}}", "prices.a.in: no setting has this name; expected one of input,"),
+        ("prices: {a: 5}", "prices.a: expected a mapping of settings"),
+        ("prices: {'a b': {input: 1}}", "prices: expected names of models"),
+        ("prices: [a]", "prices: expected a mapping"),
+        ("usage: {keep: 0}", "usage.keep: expected"),
+        ("usage: {max_calls: 0}", "usage.max_calls: expected"),
+        ("usage: {enabled: 1}", "usage.enabled: expected true or false"),
+        ("usage: {keep_months: 1}", "usage.keep_months: no setting has this name"),
+    ],
+)
+def test_a_mistake_in_usage_or_prices_is_said(write: Any, text: str, place: str) -> None:
+    """With its path in the file."""
+    [mistake] = mistakes(write(text))
+    assert mistake.startswith(place)
 
 
 def test_every_mistake_is_said_at_once(write: Any) -> None:
@@ -608,6 +654,8 @@ MODELS: list[type[BaseModel]] = [
     CallLimits,
     Concurrency,
     KeyEntry,
+    UsageSection,
+    PriceEntry,
     BackendEntry,
     ServiceEntry,
     CarrierEntry,

@@ -119,6 +119,10 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
                 sent = headers or (("Authorization", f"Bearer {token}"),)
                 answers.append(await call(server.url, "POST", target, *sent, body=body))
 
+            async def ask_page(target: str) -> None:
+                bearer = ("Authorization", f"Bearer {token}")
+                answers.append(await call(server.url, "GET", target, bearer))
+
             await ask(f"/proxy?server={url}{FOREVER}", body=b"kept")
             await ask(f"/proxy?server={url}{FOREVER}", body=b"kept")
             origin.answer_with(echo)
@@ -135,6 +139,13 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             )
             await ask(f"/proxy?server={url}")
             await ask(f"/proxy?server={url}")
+            usage = {"prompt_tokens": 1, "completion_tokens": 2}
+            named_so = json.dumps({"model": SECOND, "id": SECOND, "usage": usage}).encode()
+            origin.answer_with(reply(200, [("Content-Type", "application/json")], named_so))
+            await ask(f"/proxy?server={url}")
+            assert SECOND.encode() in answers.pop().body  # the caller's provider may echo
+            for query in ("", f"?{token}={token}", f"?service={token}", f"?from={token}"):
+                await ask_page(f"/usage{query}")
             await ask(f"/proxy?server=https://{token}.example/&service=openai")
             await ask(f"/proxy?server={url}&service={token}")
             await ask(f"/proxy?server={url}", ("Authorization", f"Bearer {revoked}"))
@@ -150,6 +161,8 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             async with await Caller.connect(server.url) as caller:
                 await caller.send(f"GET /{token} HTTP/1.1\r\nA {token}\r\n\r\n".encode())
                 answers.append(await caller.answer())
+        for words in (("--all",), ("--by", "token", "--csv"), ("--by", "service", "--json")):
+            await run("usage", *words)
         secrets = (KEY, SECOND, token, revoked, admin)
         for one in answers:
             assert holds(repr((one.headers, one.body)).encode(), *secrets) == []

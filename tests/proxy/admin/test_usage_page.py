@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ import pytest
 from tests.proxy.usage.transcripts import anthropic_stream, openai_chat
 from tests.support.caller import Answered, Caller, call
 from tests.support.clock import FakeClock
-from tests.support.origin import Origin, reply
+from tests.support.origin import Origin, head, reply
 from tests.support.relay import Running, running_relay
 
 KEY = "sk-canary-0123456789abcdefghij"
@@ -51,16 +52,22 @@ class Shop:
         return answer.json()
 
 
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+@contextlib.asynccontextmanager
+async def open_shop(data: Path, settings: str = PRICES) -> AsyncIterator[Shop]:
     """At noon of 2027-01-15."""
     async with Origin(reply(200, CHAT, openai_chat("Hello"))) as origin:
         services = {name: {"origin": origin.url} for name in ("openai", "anthropic")}
         clock = FakeClock(1_800_014_400.0)
-        async with running_relay(tmp_path / "data", services, PRICES, clock) as up:
+        async with running_relay(data, services, settings, clock) as up:
             for service in services:
                 await up.add_key(service, key=KEY)
             yield Shop(up, origin)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path / "data") as found:
+        yield found
 
 
 async def test_a_holder_sees_each_call_at_once(shop: Shop) -> None:
@@ -199,7 +206,7 @@ async def test_equal_calls_under_way_are_joined_and_saved(shop: Shop) -> None:
     octets = openai_chat("Hello")
 
     async def wait(exchange: Any) -> None:
-        await exchange.start(200, [*CHAT, ("Content-Length", str(len(octets)))])
+        await exchange.send(head(200, [*CHAT, ("Content-Length", str(len(octets)))]))
         await exchange.send(octets[:100])
         await both.wait()
         await exchange.send(octets[100:])
@@ -231,30 +238,26 @@ async def test_a_disk_that_refuses_fails_no_call(shop: Shop) -> None:
     assert (await shop.told(shop.up.token))["total"]["calls"] == 1
 
 
-async def test_a_file_that_is_broken_is_said_to_be(shop: Shop) -> None:
+async def test_a_file_that_is_broken_is_said_to_be(tmp_path: Path) -> None:
     """503, and calls go on."""
-    (shop.up.data / "usage.db").unlink()
-    (shop.up.data / "usage.db").write_bytes(b"no database, " * 1000)
-    assert (await shop.ask(shop.up.token)).status == 200
-    answer = await shop.usage(shop.up.token)
-    assert (answer.status, answer.json()["error"]["code"]) == (503, "unavailable")
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "usage.db").write_bytes(b"no database, " * 1000)
+    async with open_shop(data) as shop:
+        assert (await shop.ask(shop.up.token)).status == 200
+        answer = await shop.usage(shop.up.token)
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert (data / "usage.db").read_bytes() == b"no database, " * 1000
 
 
 async def test_what_is_switched_off_counts_nothing(tmp_path: Path) -> None:
-    """No row, no page."""
-    async with (
-        Origin(reply(200, CHAT, openai_chat("Hello"))) as origin,
-        running_relay(
-            tmp_path / "data", {"openai": {"origin": origin.url}}, "usage: {enabled: false}\n"
-        ) as up,
-    ):
-        await up.add_key("openai", key=KEY)
-        shop = Shop(up, origin)
-        assert (await shop.ask(up.token)).status == 200
-        answer = await shop.usage(up.token)
+    """No row, no numbers."""
+    async with open_shop(tmp_path / "data", "usage: {enabled: false}\n") as shop:
+        assert (await shop.ask(shop.up.token)).status == 200
+        answer = await shop.usage(shop.up.token)
         assert answer.status == 404
         assert "usage.enabled" in answer.json()["detail"]
-        assert (await call(up.url, "GET", "/usage")).status == 401
+        assert (await call(shop.up.url, "GET", "/usage")).status == 401
 
 
 async def test_a_caller_who_hangs_up_is_counted(shop: Shop) -> None:
