@@ -9,14 +9,13 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from proxy.causes import frames, lineage
 from proxy.errors import (
     BadRequest,
     BodyTooLarge,
     InternalError,
     RelayError,
     UnsupportedContent,
-    frames,
-    lineage,
 )
 from proxy.inbound import request_id
 from proxy.messages import Fields

@@ -1,94 +1,53 @@
-"""The admin API: each path answers by the table of operations, for tokens that may."""
+"""Where the admin API is found; what answers there is loaded when somebody asks.
+
+Most servers answer calls only, and the API's models would cost each of them a part of its start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.admin.acts import check_role
-from proxy.admin.answers import answering, fields_of
+from proxy.admin.answers import answering
 from proxy.admin.door import Administration
-from proxy.admin.openapi import document
-from proxy.admin.operations import OPERATIONS, ROOT, Asking, Operation
-from proxy.admin.reading import read_json, read_path, read_query
-from proxy.errors import BadRequest, MethodNotAllowed
-from proxy.messages import Fields, values
-from vault import Token
 
+if TYPE_CHECKING:
+    from proxy.admin.places import Holders
 
-class Holders(Protocol):
-    """What is asked of the authentication."""
-
-    async def holder(self, fields: Fields) -> Token:
-        """Whose token a request brings; raises Unauthorized, Unavailable."""
-        ...
+ROOT: Final = "/admin/api/v1"
 
 
 def routes(admin: Administration, holders: Holders) -> Sequence[BaseRoute]:
     """The API, and its description."""
-    rows = sorted(OPERATIONS, key=lambda one: one.path)
-    places = [
-        Route(ROOT + path, Place(admin, holders, {one.method: one for one in group}))
-        for path, group in groupby(rows, lambda one: one.path)
-    ]
-    return (*places, Route("/openapi.json", answering(_describe)))
+
+    def load() -> ASGIApp:
+        from proxy.admin.places import router  # noqa: PLC0415
+
+        return router(admin, holders)
+
+    return (Mount(ROOT, Later(load)), Route("/openapi.json", answering(_describe)))
 
 
-class Place:
-    """One path of the API, for every method."""
+class Later:
+    """An application that is made with its first request."""
 
-    def __init__(
-        self, admin: Administration, holders: Holders, operations: Mapping[str, Operation]
-    ) -> None:
-        self._admin = admin
-        self._holders = holders
-        self._operations = operations
+    def __init__(self, load: Callable[[], ASGIApp]) -> None:
+        self._load = load
+        self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        request = Request(scope, receive)
-        response = await answering(self._answer)(request)
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        fields = fields_of(request)
-        self._admin.origin.check(fields)
-        if len(values(fields, b"authorization")) > 1:
-            raise BadRequest("Send one Authorization field, not several.")
-        who = await self._holders.holder(fields)
-        operation = self._operation(request.method)
-        check_role(who, operation.roles)
-        found = await operation.act(await self._asking(request, who, operation))
-        if found is None:
-            return Response(status_code=operation.status)
-        body = found.model_dump_json(by_alias=True)
-        return Response(body, operation.status, media_type="application/json")
-
-    def _operation(self, method: str) -> Operation:
-        found = self._operations.get("GET" if method == "HEAD" else method)
-        if found is None:
-            allowed = ", ".join(sorted(self._operations))
-            allow = ((b"allow", allowed.encode()),)
-            raise MethodNotAllowed(f"Use {allowed} here.", fields=allow)
-        return found
-
-    async def _asking(self, request: Request, who: Token, operation: Operation) -> Asking:
-        query, body = operation.query, operation.body
-        return Asking(
-            self._admin.acts,
-            self._admin.reports,
-            who,
-            read_path(request),
-            read_query(request, query),
-            await read_json(request, body) if body else None,
-        )
+        if self._app is None:
+            self._app = self._load()
+        await self._app(scope, receive, send)
 
 
 async def _describe(_: Request) -> Response:
+    from proxy.admin.openapi import document  # noqa: PLC0415
+
     return Response(document(), media_type="application/json")

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from proxy import __version__
-from proxy.admin.models import Problem
-from proxy.admin.operations import OPERATIONS, ROOT, Operation
+from proxy.admin.api import ROOT
+from proxy.admin.given import Problem
+from proxy.admin.operations import OPERATIONS, Operation
 from proxy.admin.reading import PATTERNS
 
 JSON: Final = "application/json"

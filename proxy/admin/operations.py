@@ -9,13 +9,11 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from proxy.admin import models, sums
+from proxy.admin import asked, given, sums
 from proxy.admin.acts import CHANGING, READING, Acts, KeyName, Wanted
 from proxy.admin.reports import Reports
 from proxy.errors import Unacceptable
 from vault import Token
-
-ROOT: Final = "/admin/api/v1"
 
 _T = TypeVar("_T")
 
@@ -47,8 +45,8 @@ class Operation:
     does: str
     act: Callable[[Asking], Awaitable[BaseModel | None]]
     gives: type[BaseModel] | None = None
-    query: type[models.Asked] = models.Asked
-    body: type[models.Asked] | None = None
+    query: type[asked.Asked] = asked.Asked
+    body: type[asked.Asked] | None = None
     status: int = 200
 
     @property
@@ -58,26 +56,26 @@ class Operation:
 
 
 def part(
-    rows: Sequence[_T], name: Callable[[_T], str], asked: models.Paging
+    rows: Sequence[_T], name: Callable[[_T], str], paging: asked.Paging
 ) -> tuple[Sequence[_T], str | None]:
     """The rows behind `after`, at most `limit`, and what stands for the last if more follow."""
     start = 0
-    if asked.after is not None:
-        places = [place for place, row in enumerate(rows, 1) if _mark(name(row)) == asked.after]
+    if paging.after is not None:
+        places = [place for place, row in enumerate(rows, 1) if _mark(name(row)) == paging.after]
         if not places:
             raise Unacceptable("What after stands for is gone: begin the list again without it.")
         start = places[0]
-    found = rows[start : start + asked.limit]
-    return found, _mark(name(found[-1])) if start + asked.limit < len(rows) else None
+    found = rows[start : start + paging.limit]
+    return found, _mark(name(found[-1])) if start + paging.limit < len(rows) else None
 
 
 def _mark(name: str) -> str:
     return blake2b(name.encode(), digest_size=8).hexdigest()
 
 
-async def _tenant(asking: Asking) -> models.TenantGiven:
+async def _tenant(asking: Asking) -> given.TenantGiven:
     acts, who = asking.acts, asking.who
-    return models.TenantGiven(
+    return given.TenantGiven(
         name=who.tenant,
         keys=len(await acts.keys(who)),
         tokens=len(await acts.tokens(who)),
@@ -85,32 +83,32 @@ async def _tenant(asking: Asking) -> models.TenantGiven:
     )
 
 
-async def _services(asking: Asking) -> models.Services:
+async def _services(asking: Asking) -> given.Services:
     rows = asking.acts.services(asking.who, asking.query.text)
     found, after = part(rows, lambda one: one.name, asking.query)
-    return models.Services(items=[models.ServiceGiven.of(one) for one in found], next=after)
+    return given.Services(items=[given.ServiceGiven.of(one) for one in found], next=after)
 
 
-async def _service(asking: Asking) -> models.ServiceGiven:
-    return models.ServiceGiven.of(asking.acts.service(asking.who, asking.path["service"]))
+async def _service(asking: Asking) -> given.ServiceGiven:
+    return given.ServiceGiven.of(asking.acts.service(asking.who, asking.path["service"]))
 
 
-async def _keys(asking: Asking) -> models.Keys:
+async def _keys(asking: Asking) -> given.Keys:
     rows = await asking.acts.keys(asking.who)
     found, after = part(rows, lambda one: f"{one.ref.service}/{one.ref.alias}", asking.query)
-    return models.Keys(items=[models.KeyGiven.of(one) for one in found], next=after)
+    return given.Keys(items=[given.KeyGiven.of(one) for one in found], next=after)
 
 
-async def _add_key(asking: Asking) -> models.KeyGiven:
-    body: models.NewKeyAsked = asking.body
+async def _add_key(asking: Asking) -> given.KeyGiven:
+    body: asked.NewKeyAsked = asking.body
     name = KeyName(body.service, body.alias)
     record = await asking.acts.add_key(asking.who, name, body.credential, body.hosts)
-    return models.KeyGiven.of(record)
+    return given.KeyGiven.of(record)
 
 
-async def _rotate_key(asking: Asking) -> models.KeyGiven:
+async def _rotate_key(asking: Asking) -> given.KeyGiven:
     credential = asking.body.credential
-    return models.KeyGiven.of(await asking.acts.rotate_key(asking.who, asking.key, credential))
+    return given.KeyGiven.of(await asking.acts.rotate_key(asking.who, asking.key, credential))
 
 
 async def _make_default(asking: Asking) -> None:
@@ -121,69 +119,69 @@ async def _remove_key(asking: Asking) -> None:
     await asking.acts.remove_key(asking.who, asking.key)
 
 
-async def _tokens(asking: Asking) -> models.Tokens:
+async def _tokens(asking: Asking) -> given.Tokens:
     rows = await asking.acts.tokens(asking.who)
     found, after = part(rows, lambda one: one.id, asking.query)
     now = asking.acts.now
-    return models.Tokens(items=[models.TokenGiven.of(one, now) for one in found], next=after)
+    return given.Tokens(items=[given.TokenGiven.of(one, now) for one in found], next=after)
 
 
-async def _issue_token(asking: Asking) -> models.TokenIssued:
-    body: models.NewTokenAsked = asking.body
+async def _issue_token(asking: Asking) -> given.TokenIssued:
+    body: asked.NewTokenAsked = asking.body
     services = tuple(body.services or ())
     scope = (body.name, body.role, services, body.keys, body.expires_at)
     wanted = Wanted(*scope, body.limits, body.upstream_limits, body.budget)
     token, text = await asking.acts.issue_token(asking.who, wanted)
-    return models.TokenIssued(**models.token_members(token, asking.acts.now), token=text)
+    return given.TokenIssued(**given.token_members(token, asking.acts.now), token=text)
 
 
-async def _change_token(asking: Asking) -> models.TokenGiven:
+async def _change_token(asking: Asking) -> given.TokenGiven:
     change = asking.body.change()
     token = await asking.acts.change_token(asking.who, asking.path["id"], change)
-    return models.TokenGiven.of(token, asking.acts.now)
+    return given.TokenGiven.of(token, asking.acts.now)
 
 
-async def _revoke_token(asking: Asking) -> models.TokenGiven:
+async def _revoke_token(asking: Asking) -> given.TokenGiven:
     token = await asking.acts.revoke_token(asking.who, asking.path["id"])
-    return models.TokenGiven.of(token, asking.acts.now)
+    return given.TokenGiven.of(token, asking.acts.now)
 
 
-async def _backends(asking: Asking) -> models.Backends:
+async def _backends(asking: Asking) -> given.Backends:
     rows = await asking.acts.backends(asking.who)
     found, after = part(rows, lambda one: f"{one.service} {one.binding}", asking.query)
-    return models.Backends(items=[models.BackendGiven.of(one) for one in found], next=after)
+    return given.Backends(items=[given.BackendGiven.of(one) for one in found], next=after)
 
 
-async def _add_backend(asking: Asking) -> models.BackendGiven:
-    body: models.BackendAsked = asking.body
+async def _add_backend(asking: Asking) -> given.BackendGiven:
+    body: asked.BackendAsked = asking.body
     place = await asking.acts.add_backend(asking.who, body.service, body.url)
-    return models.BackendGiven.of(place)
+    return given.BackendGiven.of(place)
 
 
 async def _remove_backend(asking: Asking) -> None:
     await asking.acts.remove_backend(asking.who, asking.query.service, asking.query.url)
 
 
-async def _cache(asking: Asking) -> models.CacheGiven:
-    return models.CacheGiven.of(await asking.acts.cache(asking.who))
+async def _cache(asking: Asking) -> given.CacheGiven:
+    return given.CacheGiven.of(await asking.acts.cache(asking.who))
 
 
-async def _purge(asking: Asking) -> models.PurgeGiven:
-    return models.PurgeGiven.of(await asking.acts.purge(asking.who, asking.body.service))
+async def _purge(asking: Asking) -> given.PurgeGiven:
+    return given.PurgeGiven.of(await asking.acts.purge(asking.who, asking.body.service))
 
 
-async def _audit(asking: Asking) -> models.Audit:
-    query: models.AuditAsked = asking.query
+async def _audit(asking: Asking) -> given.Audit:
+    query: asked.AuditAsked = asking.query
     before = int(query.after) if query.after else None
     found = await asking.acts.audit(asking.who, query.limit + 1, before)
     more = len(found) > query.limit
     shown = found[: query.limit]
-    items = [models.ChangeGiven.of(one) for one in shown]
-    return models.Audit(items=items, next=str(shown[-1].number) if more else None)
+    items = [given.ChangeGiven.of(one) for one in shown]
+    return given.Audit(items=items, next=str(shown[-1].number) if more else None)
 
 
 async def _usage(asking: Asking) -> sums.UsageGiven:
-    query: models.UsageAsked = asking.query
+    query: asked.UsageAsked = asking.query
     days = (query.since, query.until)
     found = await asking.reports.used(asking.who, *days, query.service)
     return sums.UsageGiven.model_validate(found)
@@ -199,26 +197,26 @@ _KEY: Final = "/keys/{service}/{alias}"
 OPERATIONS: Final = (
     Operation(
         "GET", "/tenant", "showTenant", "the token's tenant and how much it owns", _tenant,
-        models.TenantGiven,
+        given.TenantGiven,
     ),
     Operation(
         "GET", "/services", "listServices", "the services known by name", _services,
-        models.Services, models.ServicesAsked,
+        given.Services, asked.ServicesAsked,
     ),
     Operation(
         "GET", "/services/{service}", "showService", "one service, by a name of it", _service,
-        models.ServiceGiven,
+        given.ServiceGiven,
     ),
     Operation(
-        "GET", "/keys", "listKeys", "the provider keys, masked", _keys, models.Keys, models.Paging
+        "GET", "/keys", "listKeys", "the provider keys, masked", _keys, given.Keys, asked.Paging
     ),
     Operation(
-        "POST", "/keys", "addKey", "seal a new key", _add_key, models.KeyGiven,
-        body=models.NewKeyAsked, status=201,
+        "POST", "/keys", "addKey", "seal a new key", _add_key, given.KeyGiven,
+        body=asked.NewKeyAsked, status=201,
     ),
     Operation(
         "POST", _KEY + "/rotate", "rotateKey", "replace a key by a new one, without a gap",
-        _rotate_key, models.KeyGiven, body=models.KeyValue,
+        _rotate_key, given.KeyGiven, body=asked.KeyValue,
     ),
     Operation(
         "POST", _KEY + "/default", "makeKeyDefault", "let calls use this key of several",
@@ -229,49 +227,49 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/tokens", "listTokens", "the tokens, the revoked too", _tokens,
-        models.Tokens, models.Paging,
+        given.Tokens, asked.Paging,
     ),
     Operation(
         "POST", "/tokens", "issueToken", "issue a token; its text is shown this once",
-        _issue_token, models.TokenIssued, body=models.NewTokenAsked, status=201,
+        _issue_token, given.TokenIssued, body=asked.NewTokenAsked, status=201,
     ),
     Operation(
         "PATCH", "/tokens/{id}", "changeToken", "give a token other limits", _change_token,
-        models.TokenGiven, body=models.TokenChangeAsked,
+        given.TokenGiven, body=asked.TokenChangeAsked,
     ),
     Operation(
         "DELETE", "/tokens/{id}", "revokeToken", "end a token for good", _revoke_token,
-        models.TokenGiven,
+        given.TokenGiven,
     ),
     Operation(
         "GET", "/backends", "listBackends", "where else keys may go", _backends,
-        models.Backends, models.Paging,
+        given.Backends, asked.Paging,
     ),
     Operation(
         "POST", "/backends", "addBackend", "let a service's key go to a URL and below",
-        _add_backend, models.BackendGiven, body=models.BackendAsked, status=201,
+        _add_backend, given.BackendGiven, body=asked.BackendAsked, status=201,
     ),
     Operation(
         "DELETE", "/backends", "removeBackend", "take that back", _remove_backend,
-        query=models.BackendAsked, status=204,
+        query=asked.BackendAsked, status=204,
     ),
     Operation(
         "GET", "/usage", "showUsage", "what the tenant's tokens have used", _usage,
-        sums.UsageGiven, models.UsageAsked,
+        sums.UsageGiven, asked.UsageAsked,
     ),
     Operation(
         "GET", "/health", "showHealth", "how the tenant's services fare", _health,
         sums.HealthGiven,
     ),
     Operation(
-        "GET", "/cache", "showCache", "how many answers are kept", _cache, models.CacheGiven
+        "GET", "/cache", "showCache", "how many answers are kept", _cache, given.CacheGiven
     ),
     Operation(
         "POST", "/cache/purge", "purgeCache", "end every answer that is kept by now", _purge,
-        models.PurgeGiven, body=models.PurgeAsked,
+        given.PurgeGiven, body=asked.PurgeAsked,
     ),
     Operation(
         "GET", "/audit", "listChanges", "who did what, the newest first", _audit,
-        models.Audit, models.AuditAsked,
+        given.Audit, asked.AuditAsked,
     ),
 )  # fmt: skip

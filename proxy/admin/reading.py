@@ -9,18 +9,18 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from proxy.admin import models
+from proxy.admin import asked
 from proxy.admin.answers import read_body
 from proxy.errors import NotFound, Unacceptable
 
 PATTERNS: Final[Mapping[str, str]] = {
-    "service": models.NAME_PATTERN,
-    "alias": models.NAME_PATTERN,
-    "id": models.TOKEN_ID_PATTERN,
+    "service": asked.NAME_PATTERN,
+    "alias": asked.NAME_PATTERN,
+    "id": asked.TOKEN_ID_PATTERN,
 }
 """What stands between braces in a path."""
 
-_A = TypeVar("_A", bound=models.Asked)
+_A = TypeVar("_A", bound=asked.Asked)
 
 
 def read_path(request: Request) -> dict[str, str]:
@@ -51,7 +51,7 @@ async def read_json(request: Request, model: type[_A]) -> _A:
         raise Unacceptable(_sentence(error, model, "members")) from None
 
 
-def _sentence(error: ValidationError, model: type[models.Asked], what: str) -> str:
+def _sentence(error: ValidationError, model: type[asked.Asked], what: str) -> str:
     """The first mistake, by names of ours only: what a caller made up may be a key."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     known = [field.alias or name for name, field in model.model_fields.items()]

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from proxy.admin.models import Given
+from proxy.admin.given import Given
 from proxy.health.watch import Fares, Standing
 
 

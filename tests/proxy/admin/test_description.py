@@ -11,7 +11,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import EngineFinished, ScenarioFinished
 
-from proxy.admin.operations import OPERATIONS, ROOT
+from proxy.admin.api import ROOT
+from proxy.admin.operations import OPERATIONS
 from tests.support.process import keyrelay, served
 
 SEED = 20261121
