@@ -55,9 +55,10 @@ _log = logging.getLogger("keyrelay")
 class Changes:
     """What changes while a server runs: the vault, the purges, the configuration's files."""
 
-    def __init__(self, vault: Vault, cache: Cache, files: Reloading) -> None:
+    def __init__(self, vault: Vault, way: Way, files: Reloading) -> None:
         self._vault = vault
-        self._cache = cache
+        self._cache = way.cache
+        self._forwarder = way.forwarder
         self._files = files
         self._taken = -1
 
@@ -74,9 +75,15 @@ class Changes:
         """Takes up what has changed since the last time."""
         await self._vault.refresh()
         if self._vault.generation != self._taken:  # by another process, or by an admin in this one
+            self._forwarder.forget()
             await self.take_purges()
             self._files.ask_if_refused()
         await self._files.look()
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The settings of the files that are taken up."""
+        return self._files.live
 
     def read_files(self) -> None:
         """Reads the configuration again with the next look, whether it seems changed or not."""
@@ -144,6 +151,11 @@ class Relay:
             await part.start()
         self._following = asyncio.create_task(parts.changes.follow())
 
+    @property
+    def live(self) -> frozenset[str]:
+        """The settings that are taken up without a restart, by their names in the file."""
+        return self._parts.changes.live
+
     def reload(self) -> None:
         """Reads the configuration again, soon."""
         self._parts.changes.read_files()
@@ -170,7 +182,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     clock, known = around.clock, CurrentServices(services)
     way = await make_way(config, vault, known, around)
     tallies = Tallies(lambda name: known.get(name) is not None)
-    usage = _usage(config, around)
+    prices = Prices(_prices(config))
+    usage = _usage(config, prices, around)
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
@@ -207,9 +220,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
-    reloading.serve((*_live(endpoint, rounds), *way.live, *around.live))
+    reloading.serve((*_live(endpoint, rounds, prices), *way.live, *around.live))
     lasting = (way.limits, rounds) if usage is None else (way.limits, rounds, usage)
-    changes = Changes(vault, way.cache, reloading)
+    changes = Changes(vault, way, reloading)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
 
@@ -227,9 +240,10 @@ class Seen:
         return self.live.observe, self.last_use.observe
 
 
-def _live(endpoint: ProxyEndpoint, rounds: Rounds) -> tuple[Live, ...]:
+def _live(endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices) -> tuple[Live, ...]:
     return (
         Live(names("server", "cors_origins"), lambda new: endpoint.allow(_origins(new))),
+        Live(frozenset({"prices"}), lambda new: prices.become(_prices(new))),
         Live(names("health", "probe_every"), lambda new: rounds.become(new.health.probe_every)),
     )
 
@@ -265,11 +279,14 @@ def _pages(routes: Iterable[BaseRoute]) -> Starlette:
     return pages
 
 
-def _usage(config: Config, around: Surroundings) -> Usage | None:
+def _prices(config: Config) -> dict[str, Price]:
+    return {name: Price(**price.model_dump()) for name, price in config.prices.items()}
+
+
+def _usage(config: Config, prices: Prices, around: Surroundings) -> Usage | None:
     kept = config.usage.model_dump()
     if not kept.pop("enabled"):
         return None
-    prices = Prices({name: Price(**price.model_dump()) for name, price in config.prices.items()})
     store = SqliteUsage(around.data / "usage.db")
     return Usage(store, prices, around.clock, UsageSettings(**kept))
 

@@ -21,10 +21,12 @@ class RelayCycle(RequestResponseCycle):
 
     `target`: the raw request target (RFC 9112 section 3.2). `old`: the caller speaks HTTP/1.0,
     which knows no chunks: without a length the connection's end ends an answer (section 6.3).
+    `task`: in which it is answered.
     """
 
     target: bytes = b""
     old: bool = False
+    task: asyncio.Task[None] | None = None
     _held: bytes = b""
     _told: Callable[[], None] | None = None
 

@@ -20,7 +20,12 @@ _NUMBERS = itertools.count(secrets.randbits(32))
 
 
 class Connection(Protocol):
-    """What is asked of the caller's end of the connection."""
+    """What is asked of the caller's end of the connection. `task`: answers the call."""
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """In which the call is answered; None: in nobody's."""
+        ...
 
     def on_gone(self, told: Callable[[], None] | None) -> None:
         """Whom to tell, once, when the caller hangs up; None: nobody."""
@@ -82,10 +87,10 @@ class HangUp:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._call = connection.task
         self._gone = False
 
     def __enter__(self) -> HangUp:
-        self._call = asyncio.current_task()
         self._connection.on_gone(self._cancel)
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -115,6 +115,11 @@ class RelayProtocol(HttpToolsProtocol):
         else:
             self._start_asgi_task(cycle, self.app)
 
+    def _start_asgi_task(self, cycle: RelayCycle, app: Any) -> None:  # type: ignore[override]
+        cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def _new_cycle(self) -> RelayCycle:
         old = self.scope["http_version"] == "1.0"
         cycle = RelayCycle(
@@ -179,7 +184,8 @@ class RelayProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cast(RelayCycle, cycle), app)
         else:
             self._patience.idle()
 

@@ -114,6 +114,11 @@ class Forwarder:
         """The cleaned response; see the seam for what it raises."""
         return Forwarding(self, call, grant, body)
 
+    def forget(self) -> None:
+        """Lets go of all that was worked out with keys: one of them may be gone."""
+        self._prepared.clear()
+        self._matchers.clear()
+
     async def prepare(self, call: Call, grant: Grant) -> Prepared:
         """All that is sent for a call but its body, remembered by the call's header."""
         credential = await self._credential(grant)
