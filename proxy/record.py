@@ -47,7 +47,6 @@ class CallRecord(NamedTuple):
     `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
     `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
     that the call carries; empty: none. `answered`: seconds until the header of an answer went out.
-    `traceparent`: the caller's, where traces are made.
     """
 
     id: str
@@ -70,7 +69,6 @@ class CallRecord(NamedTuple):
     meter: Meter | None
     key: str = ""
     answered: float | None = None
-    traceparent: bytes = b""
 
 
 Observer = Callable[[CallRecord], None]

@@ -146,6 +146,9 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             assert SECOND.encode() in answers.pop().body  # the caller's provider may echo
             for query in ("", f"?{token}={token}", f"?service={token}", f"?from={token}"):
                 await ask_page(f"/usage{query}")
+            scraper = ("Authorization", f"Bearer {admin}")
+            answers.append(await call(server.url, "GET", "/metrics", scraper))
+            assert b'keyrelay_key_calls_total{alias="default",service="openai"' in answers[-1].body
             await ask(f"/proxy?server=https://{token}.example/&service=openai")
             await ask(f"/proxy?server={url}&service={token}")
             await ask(f"/proxy?server={url}", ("Authorization", f"Bearer {revoked}"))
@@ -169,6 +172,7 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         for ended in said:
             assert holds((ended.out + ended.err).encode(), *secrets) == []
             assert "Traceback" not in ended.err
+        assert '"event":"call"' in "".join(server.said)
         assert holds("".join(server.said).encode(), *secrets) == []
         assert "Traceback" not in "".join(server.said)
         for path, octets in files(data):
