@@ -20,6 +20,9 @@ INDEX = f"""keyrelay {__version__}: any API with one platform token; the provide
 or, as the base URL of an SDK:  /proxy/<service>/<path>
 
 /health/live   whether this process answers
+/health/ready  whether it can do its work
+/health        how the services fare (with a token)
+/usage         what a token has used (with that token)
 /errors        every error that it can give, and what to do
 """
 
