@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.limits.budgets import Budgets, month_of
@@ -21,6 +21,7 @@ def at(text: str) -> FakeClock:
     return FakeClock(datetime.fromisoformat(text).timestamp())
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)))
 def test_a_month_ends_where_the_next_begins(moment: datetime) -> None:
     """In UTC."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from limits import parse as library_parse
 
@@ -44,6 +44,7 @@ def test_everything_else_is_refused_with_an_example(text: str) -> None:
         parse_rate(text)
 
 
+@settings(deadline=None)
 @given(amounts, st.integers(1, 12), units, st.sampled_from(["/", " per "]), st.booleans())
 def test_what_was_read_reads_the_same_again(
     amount: int, times: int, unit: str, between: str, plural: bool
@@ -54,6 +55,7 @@ def test_what_was_read_reads_the_same_again(
     assert parse_rate(str(rate)) == rate
 
 
+@settings(deadline=None)
 @given(amounts, st.integers(1, 9), st.sampled_from([u for u in UNITS if u != "week"]))
 def test_the_library_reads_the_same(amount: int, times: int, unit: str) -> None:
     """Where it knows the unit."""
@@ -62,6 +64,7 @@ def test_the_library_reads_the_same(amount: int, times: int, unit: str) -> None:
     assert (item.amount, item.get_expiry()) == (rate.amount, rate.seconds)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_limit_or_a_value_error(text: str) -> None:
     """Never another failure; and what is a limit has a canonical text."""

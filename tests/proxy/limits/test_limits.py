@@ -7,7 +7,7 @@ import sys
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config import Limits as Section
@@ -99,6 +99,7 @@ async def test_no_call_slips_through_beside_another(kind: Kind) -> None:
     assert sum(await asyncio.gather(*(one() for _ in range(1000)))) == 100
 
 
+@settings(deadline=None)
 @given(
     kind=st.sampled_from(["sliding", "moving"]),
     amount=st.integers(1, 6),
