@@ -196,26 +196,16 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         _origins(config),
         _watching((*around.observers, *seen.observers, tallies.observe, health.observe), usage),
     )
+    readiness = _readiness(vault, way.cache, around)
     ward = Ward(
-        health=health,
-        readiness=_readiness(vault, way.cache, around),
-        holders=way.authenticator,
-        owned=vault,
-        names=known,
-        clock=clock,
-        in_flight=lambda: endpoint.in_flight,
+        health, readiness, way.authenticator, vault, known, clock, lambda: endpoint.in_flight
     )
     sources = _sources(way, vault, ward, tallies, around)
-    admin = Administration(
-        acts=Acts(vault, known, way.cache, clock),
-        sessions=Sessions(vault, clock),
-        origin=OwnOrigin(config.server.public_url),
-        reports=Reports(usage, ward, clock),
-    )
+    admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
-    routes: list[BaseRoute] = [*ROUTES, *health_pages.routes(ward)]
-    routes += administering if config.server.admin_listen is None else ()
+    here = administering if config.server.admin_listen is None else ()
+    routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward)]
     routes += metrics_routes(sources, way.authenticator)
     routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
@@ -238,6 +228,17 @@ class Seen:
     def observers(self) -> tuple[Observer, ...]:
         """Those that fill it."""
         return self.live.observe, self.last_use.observe
+
+
+def _administration(
+    config: Config, way: Way, vault: Vault, known: CurrentServices, reports: Reports
+) -> Administration:
+    return Administration(
+        acts=Acts(vault, known, way.cache, reports.clock),
+        sessions=Sessions(vault, reports.clock),
+        origin=OwnOrigin(config.server.public_url),
+        reports=reports,
+    )
 
 
 def _live(endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices) -> tuple[Live, ...]:

@@ -89,6 +89,11 @@ class Reloading:
         """What takes settings up, once it is there."""
         self._live = live
 
+    @property
+    def live(self) -> frozenset[str]:
+        """The settings that are taken up without a restart."""
+        return DECLARED.union(*(one.settings for one in self._live))
+
     def ask(self) -> None:
         """Load with the next look, whether anything seems to have changed or not."""
         self._asked = True
@@ -126,10 +131,9 @@ class Reloading:
         self._tell(changed, differences(self._started, new))
 
     def _tell(self, changed: frozenset[str], since_start: frozenset[str]) -> None:
-        live = DECLARED.union(*(one.settings for one in self._live))
-        if taken := sorted(changed & live):
+        if taken := sorted(changed & self.live):
             _log.info("configuration taken up: %s", ", ".join(taken))
-        if waiting := sorted(since_start - live):
+        if waiting := sorted(since_start - self.live):
             _log.warning("changed, but in use only after a restart: %s", ", ".join(waiting))
         elif not taken:
             _log.info("configuration as at the start again: no restart is needed")

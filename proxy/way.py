@@ -108,6 +108,10 @@ class Way(NamedTuple):
                 names("limits", "concurrency", "queue_length", "queue_timeout"),
                 lambda new: self.slots.become(settings.slot_limits(new.limits)),
             ),
+            Live(
+                names("limits", "quotas", "window"),
+                lambda new: self.limits.become(_rules(new), new.limits.window),
+            ),
         )
 
     def gateway(self, remembered: RememberedGrants) -> Gateway:
@@ -176,10 +180,13 @@ async def _cache(
     return Cache(upstream, keyer, store, around.clock, kept)
 
 
+def _rules(config: Config) -> list[Rule]:
+    return [Rule(**dict(entry)) for entry in config.limits.quotas]
+
+
 def _limits(config: Config, around: Surroundings) -> Limits:
-    said = [Rule(**dict(entry)) for entry in config.limits.quotas]
     budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
-    return Limits(said, config.limits.window, budgets, around.clock)
+    return Limits(_rules(config), config.limits.window, budgets, around.clock)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

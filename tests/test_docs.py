@@ -19,7 +19,7 @@ from click import Command, Context, Group
 
 from proxy import catalogue
 from proxy.cli import COMMANDS, keyrelay
-from proxy.config.model import Cache, Limits, Server
+from proxy.config.model import Cache, HealthChecks, Limits, Server
 from proxy.config.section import Section
 from proxy.config.usage import Usage
 from proxy.services import load_services, table
@@ -35,6 +35,7 @@ SECTIONS: dict[str, type[Section]] = {
     "cache": Cache,
     "limits": Limits,
     "usage": Usage,
+    "health": HealthChecks,
 }
 EXAMPLE = ROOT / "keys.example.yaml"
 
@@ -179,7 +180,7 @@ def test_every_setting_that_is_named_exists() -> None:
         f"{page.name}: {span}"
         for page in PAGES
         for span in spans(page)
-        if (found := re.match(r"(server|cache|limits|usage)\.([a-z_]+)", span))
+        if (found := re.match(r"(server|cache|limits|usage|health)\.([a-z_]+)", span))
         and found[2] not in {*SECTIONS[found[1]].model_fields, "db", "py"}
     ]
     assert wrong == []

@@ -68,59 +68,72 @@ class Ward:
         return [self.health.standing(token.tenant, name) for name in names if _sees(token, name)]
 
 
-def routes(ward: Ward) -> Sequence[BaseRoute]:
-    """The pages."""
-    began = ward.clock.monotonic()
+class Pages:
+    """What each path answers."""
 
-    async def ready(_: Request) -> Response:
-        found = await ward.readiness.look()
-        status = "ready" if found.ready else "stopping" if found.stopping else "failing"
-        answer = {"status": status, **({"failing": found.failing} if found.failing else {})}
+    def __init__(self, ward: Ward) -> None:
+        self._ward = ward
+        self._began = ward.clock.monotonic()
+
+    async def ready(self, _: Request) -> Response:
+        """Whether calls should come here; what fails by its name alone."""
+        found = await self._ward.readiness.look()
+        failing = {"failing": found.failing} if found.failing else {}
+        answer = {"status": "ready" if found.ready else found.word, **failing}
         return JSONResponse(answer, 200 if found.ready else 503)
 
-    async def version(_: Request) -> Response:
+    async def version(self, _: Request) -> Response:
+        """The release."""
         return JSONResponse({"version": __version__})
 
-    async def status(request: Request) -> Response:
-        standings = await ward.standings(await ward.holders.holder(fields_of(request)))
-        return JSONResponse(await _summary(standings))
+    async def status(self, request: Request) -> Response:
+        """The whole in a few numbers."""
+        return JSONResponse(await self._summary(await self._standings(request)))
 
-    async def everything(request: Request) -> Response:
-        standings = await ward.standings(await ward.holders.holder(fields_of(request)))
+    async def everything(self, request: Request) -> Response:
+        """The same, and every service."""
+        standings = await self._standings(request)
         services = [_shown(standing) for standing in standings]
-        return JSONResponse({**await _summary(standings), "services": services})
+        return JSONResponse({**await self._summary(standings), "services": services})
 
-    async def one(request: Request) -> Response:
-        token = await ward.holders.holder(fields_of(request))
+    async def one(self, request: Request) -> Response:
+        """One service, by its name or an alias of it."""
+        standings = await self._standings(request)
         asked = request.path_params["service"]
-        name = ward.names.canonical(asked) or asked
-        for standing in await ward.standings(token):
+        name = self._ward.names.canonical(asked) or asked
+        for standing in standings:
             if standing.service == name:
                 return JSONResponse(_shown(standing))
         raise UnknownService("This token has no service of that name with a key; see /health")
 
-    async def _summary(standings: Collection[Standing]) -> dict[str, Any]:
-        found = await ward.readiness.look()
-        ill = sum(standing.healthy is False for standing in standings)
+    async def _standings(self, request: Request) -> list[Standing]:
+        return await self._ward.standings(await self._ward.holders.holder(fields_of(request)))
+
+    async def _summary(self, standings: Collection[Standing]) -> dict[str, Any]:
+        found = await self._ward.readiness.look()
         return {
-            "status": "stopping" if found.stopping else "failing" if found.failing else "ok",
+            "status": "ok" if found.ready else found.word,
             "failing": found.failing,
             "version": __version__,
-            "uptime_seconds": round(ward.clock.monotonic() - began, 1),
-            "calls_in_flight": ward.in_flight(),
+            "uptime_seconds": round(self._ward.clock.monotonic() - self._began, 1),
+            "calls_in_flight": self._ward.in_flight(),
             "services_healthy": sum(standing.healthy is True for standing in standings),
-            "services_unhealthy": ill,
+            "services_unhealthy": sum(standing.healthy is False for standing in standings),
             "services_unknown": sum(standing.healthy is None for standing in standings),
         }
 
-    pages = {
-        "/health/ready": ready,
-        "/version": version,
-        "/status": status,
-        "/health": everything,
-        "/health/{service}": one,
+
+def routes(ward: Ward) -> Sequence[BaseRoute]:
+    """The paths."""
+    pages = Pages(ward)
+    paths = {
+        "/health/ready": pages.ready,
+        "/version": pages.version,
+        "/status": pages.status,
+        "/health": pages.everything,
+        "/health/{service}": pages.one,
     }
-    return [Route(path, answering(page)) for path, page in pages.items()]
+    return [Route(path, answering(page)) for path, page in paths.items()]
 
 
 def _sees(token: Token, service: str) -> bool:

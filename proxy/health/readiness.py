@@ -38,6 +38,11 @@ class Ready(NamedTuple):
         """Whether calls should come here."""
         return not self.failing and not self.stopping
 
+    @property
+    def word(self) -> str:
+        """Why they should not."""
+        return "stopping" if self.stopping else "failing"
+
 
 class Readiness:
     """Asks every part at once, one time for all who want to know in the same second."""

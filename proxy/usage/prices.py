@@ -25,6 +25,10 @@ class Prices:
     and a name without a star before all."""
 
     def __init__(self, table: Mapping[str, Price]) -> None:
+        self.become(table)
+
+    def become(self, table: Mapping[str, Price]) -> None:
+        """Other prices for calls that end from now on."""
         order = sorted(table, key=lambda name: ("*" in name, -len(name), name))
         self._rows = [(_pattern(name), table[name]) for name in order]
         self._known: dict[str, Price | None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from proxy.config import Config, ConfigError, load_config
 from proxy.reload import Live, NoFiles, Reloading, differences, names
 from proxy.services import CurrentServices, load_services
 from tests.support.clock import FakeClock
+from tests.support.relay import running_relay
 from vault import NewKey, Secret, Vault, open_vault
 
 KEY = {"NAME": "sk-test-0123456789abcdef", "OTHER": "sk-other-0123456789abcdef"}
@@ -182,3 +184,20 @@ def test_differences_have_the_names_of_the_file() -> None:
         }
     )
     assert differences(old, changed) == {"server.port", "services"}
+
+
+async def test_what_is_taken_up_is_documented(tmp_path: Path) -> None:
+    """docs/operating.md lists exactly the settings that a running server takes up, all of them
+    settings."""
+    page = (Path(__file__).parent.parent.parent / "docs/operating.md").read_text()
+    table = page.split("| taken up by a running server")[1].split("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    listed = {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
+    async with running_relay(tmp_path / "data") as up:
+        live = up.relay.live
+    # those of the log belong to the process, not to a relay in one
+    assert listed == live | {"server.log_level"}
+    for name in listed:
+        section, _, member = name.partition(".")
+        assert section in Config.model_fields
+        assert not member or member in type(getattr(Config(), section)).model_fields
