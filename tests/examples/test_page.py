@@ -10,24 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Page
 
 from tests.examples.doubles import ANSWER, COMPLETION, OPENAI_KEY
+from tests.support.browser import chromium
 from tests.support.examples import serving_page
 from tests.support.origin import Origin, json_reply
-from tests.support.programs import need
 from tests.support.relay import Running, running_relay
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -62,18 +51,6 @@ class Scene:
         await self.page.wait_for_selector("button:not([disabled])")
         ids = ("status", "cache-status", "age", "x-request-id", "answer", "error")
         return Shown(*[await self.page.text_content(f"#{one}") or "" for one in ids])
-
-
-@contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """The machine's own browser, without a window; nothing is downloaded."""
-    program = need(*CHROMIUM)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
-        try:
-            yield browser
-        finally:
-            await browser.close()
 
 
 @contextlib.asynccontextmanager
