@@ -47,6 +47,8 @@ COLLECT_AFTER = (20_000, 20, 20)
 LOOPBACK_REACHES = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
 _DEMO_PORT = 8001
 STANDARD_ERROR = 2
+APART_GRACE_SECONDS = 1.0
+"""What has a listener of its own answers at once; who reads no further keeps nobody waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
     """Serves what has a listener of its own as long as the context lasts."""
     async with contextlib.AsyncExitStack() as stack:
         for name, listener in ground.apart.items():
-            await stack.enter_async_context(Server(app.apart[name], listener).running())
+            server = Server(app.apart[name], listener, grace=APART_GRACE_SECONDS)
+            await stack.enter_async_context(server.running())
         yield
 
 

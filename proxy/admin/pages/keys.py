@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,32 +31,30 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One key. `since`: when it was added or rotated; `used` None: see `unused`."""
+    """One key. `since`: when it was added or rotated; `used` None: see `unused`.
+
+    `several`: its service has others.
+    """
 
     record: KeyRecord
     since: float
     old: bool
     used: float | None
     unused: str
-    fresh: bool
+    several: bool
 
 
 async def keys(board: Board, visit: Visit) -> Response:
     """The list."""
     records = await board.admin.acts.keys(visit.who)
     called = await _called(board, visit.who)
-    several = Counter(record.ref.service for record in records)
-    changed = visit.asked("service"), visit.asked("alias")
-    rows = [
-        _row(board, visit.who.tenant, one, called if several[one.ref.service] == 1 else {})
-        for one in records
-    ]
     return signed(
         board,
         visit,
         "keys",
         "keys.html",
-        keys=[_marked(row, changed) for row in rows],
+        keys=_rows(board, records, called),
+        changed=(visit.asked("service"), visit.asked("alias")),
         notice=_DONE.get(visit.asked("done"), ""),
         tenant_option=tenant_option(visit.who),
     )
@@ -141,19 +139,18 @@ def tenant_option(who: Token) -> str:
     return "" if who.tenant == "default" else f" --tenant {who.tenant}"
 
 
-def _row(board: Board, tenant: str, one: KeyRecord, called: Mapping[str, float]) -> Row:
-    since = one.rotated_at or one.created_at
-    used = board.last_use.of_key(tenant, one.ref.service, one.ref.alias)
-    if used is None:  # before the start, by whole hours
-        used = called.get(one.ref.service)
-    old = board.now - since >= OLD_SECONDS and not one.ref.declared
-    return Row(one, since, old, used, "not since the start", False)
+def _rows(board: Board, records: Sequence[KeyRecord], called: Mapping[str, float]) -> list[Row]:
+    counts = Counter(record.ref.service for record in records)
+    return [_row(board, one, called, counts[one.ref.service] > 1) for one in records]
 
 
-def _marked(row: Row, changed: tuple[str, str]) -> Row:
-    ref = row.record.ref
-    fresh = (ref.service, ref.alias) == changed
-    return Row(row.record, row.since, row.old, row.used, row.unused, fresh)
+def _row(board: Board, one: KeyRecord, called: Mapping[str, float], several: bool) -> Row:
+    ref, since = one.ref, one.rotated_at or one.created_at
+    used = board.last_use.of_key(ref.tenant, ref.service, ref.alias)
+    if used is None and not several:  # before the start, by whole hours; of the service's only key
+        used = called.get(ref.service)
+    old = board.now - since >= OLD_SECONDS and not ref.declared
+    return Row(one, since, old, used, "not since the start", several)
 
 
 async def _called(board: Board, who: Token) -> dict[str, float]:

@@ -23,6 +23,7 @@
 
   function words(value, unit) {
     if (value == null) return "–";
+    if (value === 0) return "0";
     if (unit === "seconds") {
       return value < 1 ? `${Number((value * 1000).toPrecision(3))} ms` : `${Number(value.toPrecision(3))} s`;
     }

@@ -40,6 +40,11 @@ class Visit:
         await self.page.get_by_role("button", name="Sign in").click()
         await self.page.wait_for_selector("h1:has-text('Overview')")
 
+    async def go_to(self, section: str) -> None:
+        """By the navigation."""
+        sections = self.page.get_by_role("navigation", name="Sections")
+        await sections.get_by_role("link", name=section).click()
+
     async def call(self, service: str = "openai", *, token: str = "", query: str = "") -> Answered:
         """One call through the server."""
         bearer = ("Authorization", f"Bearer {token or self.up.token}")

@@ -24,14 +24,13 @@ class Habit:
     failures: float
     seconds: float
     price: float | None = None
-    model: str = ""
 
 
 HABITS = (
-    Habit("web-frontend", "openai", "api.openai.com", 46, 0.44, 0.004, 1.3, 0.0042, "gpt-5-mini"),
-    Habit("support-bot", "anthropic", "api.anthropic.com", 30, 0.31, 0.009, 2.6, 0.0128, "claude"),
-    Habit("nightly-report", "openai", "api.openai.com", 9, 0.12, 0.002, 5.2, 0.031, "gpt-5"),
-    Habit("research", "anthropic", "api.anthropic.com", 11, 0.52, 0.012, 4.1, 0.022, "claude"),
+    Habit("web-frontend", "openai", "api.openai.com", 46, 0.44, 0.004, 1.3, 0.0042),
+    Habit("support-bot", "anthropic", "api.anthropic.com", 30, 0.31, 0.009, 2.6, 0.0128),
+    Habit("nightly-report", "openai", "api.openai.com", 9, 0.12, 0.002, 5.2, 0.031),
+    Habit("research", "anthropic", "api.anthropic.com", 11, 0.52, 0.012, 4.1, 0.022),
     Habit("research", "tavily", "api.tavily.com", 22, 0.63, 0.02, 0.9),
     Habit("web-frontend", "elevenlabs", "api.elevenlabs.io", 5, 0.7, 0.01, 0.6),
     Habit("support-bot", "deepl", "api.deepl.com", 17, 0.58, 0.004, 0.24),
@@ -92,7 +91,6 @@ def _row(chance: random.Random, habit: Habit, at: float, token_id: str) -> CallR
         went=int(not hit),
         hit=int(hit),
         joined=0,
-        model=habit.model if tokens else "",
         tokens_input=tokens * 3 // 4,
         tokens_output=tokens // 4,
         tokens_cached=0,

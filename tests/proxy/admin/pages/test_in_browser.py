@@ -65,7 +65,7 @@ async def test_a_token_is_shown_once_then_calls_then_is_revoked(tmp_path: Path) 
         await opened.up.add_key("openai", key=KEYS["openai"])
         await opened.sign_in()
         page = opened.page
-        await page.get_by_role("link", name="Tokens").click()
+        await opened.go_to("Tokens")
         await page.get_by_role("link", name="Issue a token").click()
         dialog = page.get_by_role("dialog")
         await dialog.get_by_label("Name").fill("notebook")
@@ -91,7 +91,7 @@ async def test_a_key_is_added_rotated_preferred_and_removed(tmp_path: Path) -> N
     async with visit(tmp_path / "data") as opened:
         await opened.sign_in()
         page = opened.page
-        await page.get_by_role("link", name="Keys").click()
+        await opened.go_to("Keys")
         await page.get_by_text("keyrelay key add openai").wait_for()
         for alias in ("default", "second"):
             await page.get_by_role("link", name="Add a key").click()
@@ -125,7 +125,7 @@ async def test_a_backend_is_added_and_taken_back(tmp_path: Path) -> None:
     async with visit(tmp_path / "data") as opened:
         await opened.sign_in()
         page = opened.page
-        await page.get_by_role("link", name="Backends").click()
+        await opened.go_to("Backends")
         for url in ("https://169.254.169.254/v1", "https://api.example.com/v1"):
             if url.endswith("169.254/v1"):
                 await page.get_by_role("link", name="Add a backend").click()
@@ -152,7 +152,7 @@ async def test_calls_appear_as_they_end(tmp_path: Path) -> None:
         await opened.call()
         await opened.sign_in()
         page = opened.page
-        await page.get_by_role("link", name="Calls").click()
+        await opened.go_to("Calls")
         await page.get_by_text("live", exact=True).wait_for()
         rows = page.locator("#tail tbody tr")
         assert await rows.count() == 1

@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Page
 
-from proxy.usage import SqliteUsage
+from proxy.clock import SystemClock
+from proxy.destinations import parse_registration
+from proxy.usage import CallRow, SqliteUsage
+from proxy.usage.store import DAY
 from tests.proxy.admin.pages.conftest import KEYS, Visit, visit
 from tests.proxy.admin.pages.history import history
+from tests.support.clock import FakeClock
 from tests.support.origin import json_reply, reply
+from vault import Backend, NewKey, NewToken, Secret, open_vault
 
 HOME = Path(__file__).parents[4] / "docs" / "admin"
 PRICES = "prices: {gpt-5-mini: {input: 0.25, output: 2}, claude: {input: 3, output: 15}}\n"
-TOKENS = ("web-frontend", "support-bot", "nightly-report", "research")
-MORE_KEYS = {"tavily": "tvly-" + "e5F6" * 8, "deepl": "0123abcd-" + "9" * 27 + ":fx"}
+KEPT = {
+    ("anthropic", "default", KEYS["anthropic"]): 211,
+    ("openai", "default", KEYS["openai"]): 97,
+    ("tavily", "default", "tvly-" + "e5F6" * 8): 41,
+    ("deepl", "default", "0123abcd-" + "9" * 27 + ":fx"): 30,
+    ("openai", "evaluation", "sk-proj-" + "b7Q9" * 10): 12,
+}
+"""Keys, and their age in days, the oldest first."""
+
+HELD: Sequence[tuple[str, dict[str, Any]]] = (
+    ("web-frontend", {"limits": ("600/minute",)}),
+    ("support-bot", {"services": frozenset({"anthropic", "deepl"})}),
+    ("nightly-report", {"services": frozenset({"openai"}), "budget": 20_000}),
+    ("research", {"expires_at": 1_990_000_000.0}),
+    ("auditor", {"role": "read"}),
+)
 COMPLETION = {"model": "gpt-5-mini", "usage": {"prompt_tokens": 900, "completion_tokens": 300}}
 
 
-async def lived_in(opened: Visit) -> None:
-    """A team's keys and tokens, a month of its calls, and some real ones."""
-    up = opened.up
-    for service, key in {**KEYS, **MORE_KEYS}.items():
-        await up.add_key(service, key=key)
-    await up.add_key("openai", alias="evaluation", key=KEYS["openai"] + "x9")
-    await up.add_backend("openai", "https://api.example.com/v1")
-    texts = {name: await up.issue(name) for name in TOKENS}
-    ids = {one.name: one.id for one in await up.vault.list_tokens("default")}
-    await asyncio.to_thread(_write, up.data, ids)
-    await _call(opened, texts)
+async def settle(data: Path) -> dict[str, str]:
+    """A team's keys and tokens, some of them old, and a month of its calls; its tokens' texts."""
+    data.mkdir(mode=0o700)
+    now = SystemClock().now()
+    past = FakeClock(now - 212 * DAY)
+    async with contextlib.AsyncExitStack() as stack:
+        vault = await open_vault(data, {}, past, create=True, actor="test")
+        stack.push_async_callback(vault.close)
+        for (service, alias, key), days in KEPT.items():
+            past.advance(now - days * DAY - past.now())
+            await vault.put_key(NewKey("default", service, alias, {"key": Secret(key.encode())}))
+        await vault.add_backend(
+            Backend("default", "openai", parse_registration("https://api.example.com/v1"))
+        )
+        issued = [await vault.issue_token(NewToken("default", name, **more)) for name, more in HELD]
+    ids = {token.name: token.id for token, _ in issued}
+    await asyncio.to_thread(_write, data, history(now, ids))
+    return {token.name: text for token, text in issued}
 
 
-def _write(data: Path, ids: Mapping[str, str]) -> None:
+def _write(data: Path, rows: Iterable[CallRow]) -> None:
     store = SqliteUsage(data / "usage.db")
     try:
-        now = (data / "vault.db").stat().st_mtime
-        store.write(list(history(now, ids)))
+        store.write(list(rows))
     finally:
         store.close()
 
@@ -50,28 +77,29 @@ async def _call(opened: Visit, texts: Mapping[str, str]) -> None:
     for query in ("?cache=4102444800", "?cache=4102444800", "?limit=20", "?cache=4102444800&a=1"):
         await opened.call(token=texts["web-frontend"], query=query)
         await opened.call("anthropic", token=texts["research"], query=query)
-    await opened.call("elevenlabs", token=texts["support-bot"])
+    await opened.call("elevenlabs", token=texts["web-frontend"])
     opened.origin.answer_with(reply(503, (), "overloaded"))
     for _ in range(3):
         await opened.call("tavily", token=texts["research"])
     opened.origin.answer_with(json_reply(COMPLETION))
-    for name in ("support-bot", "web-frontend", "nightly-report"):
+    for name in ("support-bot", "web-frontend", "research"):
         await opened.call("anthropic", token=texts[name], query="?cache=4102444800&b=2")
 
 
 async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_path: Path) -> None:
     """Every section with a month of calls behind it, and no complaint of the browser's."""
-    async with visit(tmp_path / "data", PRICES, device_scale_factor=1.5) as opened:
-        await lived_in(opened)
+    texts = await settle(tmp_path / "data")
+    async with visit(tmp_path / "data", PRICES) as opened:
+        await _call(opened, texts)
         page = opened.page
         await opened.sign_in()
-        await page.set_viewport_size({"width": 1280, "height": 800})
+        await page.set_viewport_size({"width": 1280, "height": 860})
         await _drawn(page)
         assert "Money" in (await page.text_content("main") or "")
         await _take(page, "overview-light", whole=True)
         await page.emulate_media(color_scheme="dark")
         await _drawn(page)
-        await _take(page, "overview-dark", whole=True)
+        await _take(page, "overview-dark")
         await opened.open("/calls")
         await page.get_by_text("live", exact=True).wait_for()
         await _take(page, "calls-dark")
