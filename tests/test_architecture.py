@@ -26,6 +26,7 @@ FLOORS = {
     "proxy.memo": WORDS,
     "proxy.alarm": WORDS,
     "proxy.leaks": WORDS,
+    "proxy.turns": WORDS,
     "proxy.call": GRAMMAR,
     "proxy.destinations": GRAMMAR,
     "proxy.limits.grammar": GRAMMAR,

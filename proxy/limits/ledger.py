@@ -1,6 +1,7 @@
 """The counts of budgets on disk: a table of its own in usage.db, written in a thread.
 
-A broken one is logged once, tried again with every flush, and harms no call.
+A broken one is logged once, tried again with every flush, and harms no call. The sums of usage are
+written to the same file: whoever writes there waits for its turn.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+
+from proxy.turns import turn
 
 _BUSY_SECONDS: Final = 5.0
 _KEPT_MONTHS: Final = 13
@@ -69,14 +72,14 @@ class SqliteLedger:
     def _read(self, month: str) -> dict[str, int]:
         if not self._path.exists():
             return {}
-        with closing(self._open()) as connection:
+        with turn(self._path, _BUSY_SECONDS), closing(self._open()) as connection:
             connection.execute(_TABLE)
             query = "SELECT subject, calls FROM budgets WHERE month = ?"
             return dict(connection.execute(query, (month,)).fetchall())
 
     def _write(self, noted: Mapping[tuple[str, str], int]) -> None:
         rows: Iterable[tuple[str, str, int]] = [(*which, calls) for which, calls in noted.items()]
-        with closing(self._open()) as connection:
+        with turn(self._path, _BUSY_SECONDS), closing(self._open()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_TABLE)
             connection.executemany(_UPSERT, rows)

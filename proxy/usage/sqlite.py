@@ -1,7 +1,8 @@
 """Usage in a SQLite file of its own: single calls, and their sums by hour and by day.
 
 Sums are added up by the database, out of the rows that it has just taken and in the same
-transaction: they can't differ. Budgets have a table of their own in the same file.
+transaction: they can't differ. Budgets have a table of their own in the same file: whoever writes
+there waits for its turn.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from proxy.turns import turn
 from proxy.usage import singles
 from proxy.usage.singles import ADDED, whose
 from proxy.usage.store import (
@@ -130,18 +132,21 @@ class SqliteUsage:
 
     def open(self) -> None:
         """Makes or opens the file."""
-        with self._mending():
+        with self._mending(), self._turn():
             self._writing()
 
     def close(self) -> None:
         """Lets go of the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with ExitStack() as stack:
+                with suppress(OSError):
+                    stack.enter_context(self._turn())
+                connection.close()
 
     def write(self, rows: Sequence[CallRow]) -> None:
         """Keeps calls and adds them to the sums."""
-        with self._mending(), _transaction(self._writing()) as connection:
+        with self._mending(), self._turn(), _transaction(self._writing()) as connection:
             [last] = connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
             for some in _portions(rows):
                 values = ", ".join([_ROW] * len(some))
@@ -155,7 +160,9 @@ class SqliteUsage:
     def sweep(self, keep: Keep) -> None:
         """Forgets in small steps, so that whoever waits for the lock gets it."""
         with self._mending():
-            [newest] = self._writing().execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
+            with self._turn():
+                found = self._writing().execute("SELECT coalesce(max(id), 0) FROM calls")
+                [newest] = found.fetchone()
             self._delete(
                 "calls", "id", "began < ? OR id <= ?", (keep.calls, newest - keep.most_calls)
             )
@@ -167,7 +174,7 @@ class SqliteUsage:
         some = f"SELECT {key} FROM {table} WHERE {condition} LIMIT {SWEPT}"  # noqa: S608
         statement = f"DELETE FROM {table} WHERE {key} IN ({some})"  # noqa: S608
         while True:
-            with _transaction(self._writing()) as connection:
+            with self._turn(), _transaction(self._writing()) as connection:
                 if connection.execute(statement, values).rowcount < SWEPT:
                     return
 
@@ -176,7 +183,7 @@ class SqliteUsage:
         found = f"SELECT min(began) FROM {table} WHERE step = ?"  # noqa: S608
         statement = f"DELETE FROM {table} WHERE step = ? AND began = ?"  # noqa: S608
         while True:
-            with _transaction(self._writing()) as connection:
+            with self._turn(), _transaction(self._writing()) as connection:
                 [oldest] = connection.execute(found, (step,)).fetchone()
                 if oldest is None or oldest > before:
                     return
@@ -192,7 +199,11 @@ class SqliteUsage:
             self.close()
             raise
 
+    def _turn(self) -> AbstractContextManager[None]:
+        return turn(self._path, BUSY_SECONDS)
+
     def _writing(self) -> sqlite3.Connection:
+        """To be asked for in a turn: it may have to open the file."""
         if self._connection is None:
             self._connection = _opened(self._path)
         return self._connection
@@ -297,7 +308,8 @@ def _told() -> Iterator[None]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not path.exists():  # else closing it would end the locks that others here hold (POSIX)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )

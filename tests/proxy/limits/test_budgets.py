@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.limits.budgets import Budgets, month_of
 from proxy.limits.ledger import SqliteLedger
+from proxy.turns import turn
 from tests.proxy.limits.conftest import Book
 from tests.support.clock import FakeClock
 
@@ -121,6 +122,9 @@ async def test_a_locked_ledger_is_written_later(
     path = tmp_path / "usage.db"
     ledger = SqliteLedger(path)
     ledger.note("ann", "2026-11", 1)
+    with turn(path, 1):  # usage is written to the same file
+        await ledger.flush()
+        assert not path.exists()
     await ledger.flush()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

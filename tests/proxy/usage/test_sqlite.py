@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.record import CallRecord
+from proxy.turns import turn
 from proxy.usage import CallRow, Part, SqliteUsage, Sums, UsageError, UsageTooNew, Which
 from proxy.usage.latency import bucket
 from proxy.usage.sqlite import SWEPT, VERSION
@@ -24,6 +25,7 @@ from tests.proxy.usage.conftest import NOON, a_row
 
 MIDNIGHT = NOON - DAY / 2
 EVER = Which(0, MIDNIGHT * 2)
+FORGETTING = Keep(calls=EVER.until, most_calls=0, hours=EVER.until, days=EVER.until)
 NAMES = st.sampled_from(("a", "b", "é"))
 
 
@@ -314,6 +316,17 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all(store: SqliteUsage) -> None
     assert [one.calls for one in store.sums(EVER, ())[0]] == [1]
     store.write([a_row()])
     assert [one.calls for one in store.sums(EVER, ())[0]] == [2]
+
+
+def test_every_write_takes_its_turn(store: SqliteUsage, tmp_path: Path) -> None:
+    """Budgets are written to the same file, perhaps by another process: never at one instant."""
+    for write in (store.open, lambda: store.write([a_row()]), lambda: store.sweep(FORGETTING)):
+        with turn(tmp_path / "usage.db", 1), pytest.raises(UsageError, match="else is writing"):
+            write()
+        write()
+    with turn(tmp_path / "usage.db", 1):
+        assert store.sums(EVER, ()) == [[]]
+        store.close()
 
 
 def test_who_reads_does_not_wait_for_who_writes(store: SqliteUsage, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Turns at writing one SQLite file, among all connections of all processes.
+
+SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at one instant:
+its own locks are not enough. Who only reads needs no turn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_PAUSE: Final = 0.01
+
+
+@contextmanager
+def turn(path: Path, seconds: float) -> Iterator[None]:
+    """Nobody else writes inside. Blocks, so not for the event loop; raises OSError where the turn
+    does not come in so many seconds, as for a thread that has it already."""
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(lock, "r+b") as file:  # its end, also by a crash, is that of the lock
+        _wait(file, seconds)
+        yield
+
+
+def _wait(file: BinaryIO, seconds: float) -> None:
+    for _ in range(int(seconds / _PAUSE)):
+        if _locks(file):
+            return
+        time.sleep(_PAUSE)
+    if not _locks(file):
+        raise BlockingIOError("somebody else is writing")
+
+
+def _locks(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
