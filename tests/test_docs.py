@@ -345,5 +345,5 @@ async def test_the_first_call_of_the_readme_works(tmp_path: Path) -> None:
     files = {path.name for path in (tmp_path / "data/demo").iterdir()} - {"demo-token"}
     assert files <= kept | {
         *("cache.db-wal", "cache.db-shm", "cache.db.lock"),
-        *("usage.db-wal", "usage.db-shm"),
+        *("usage.db-wal", "usage.db-shm", "usage.db.lock"),
     }
