@@ -113,7 +113,9 @@ async def test_a_key_is_added_rotated_preferred_and_removed(tmp_path: Path) -> N
         assert "sk-other-" in str(opened.origin.last.header("authorization"))
 
         await second.get_by_role("link", name="Remove").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Remove the key").wait_for()
         await page.keyboard.press("Escape")  # nothing has happened yet
+        await page.get_by_role("dialog").wait_for(state="hidden")
         await second.get_by_role("link", name="Remove").click()
         await page.get_by_role("dialog").get_by_role("button", name="Remove the key").click()
         await page.get_by_text("The key is gone").wait_for()
