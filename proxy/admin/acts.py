@@ -42,6 +42,7 @@ from vault import (
     TokenChange,
     Vault,
     VaultError,
+    looks_like_token,
 )
 
 READING = frozenset({"read", "admin"})
@@ -148,6 +149,8 @@ class Acts:
     async def issue_token(self, who: Token, wanted: Wanted) -> tuple[Token, str]:
         """A new token and its text, which is shown once and kept nowhere."""
         vault = self._changing(who)
+        if looks_like_token(wanted.name.encode()):
+            raise Unacceptable("Give it a name, not a token: a name stands in lists and logs.")
         new = NewToken(
             tenant=who.tenant,
             name=wanted.name,

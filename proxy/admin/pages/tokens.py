@@ -1,8 +1,9 @@
-"""Platform tokens: the list, and the forms that issue and revoke."""
+"""Platform tokens: the list, and the forms that issue, limit and revoke."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,13 @@ from starlette.responses import RedirectResponse, Response
 
 from proxy.admin.acts import Wanted
 from proxy.admin.pages.board import Board, Visit, signed
-from proxy.admin.pages.formats import count, span
+from proxy.admin.pages.formats import span
 from proxy.admin.pages.keys import tenant_option
+from proxy.admin.pages.limits import Limits
 from proxy.admin.pages.rendering import link
 from proxy.errors import NotFound, RelayError, Unacceptable
 from proxy.usage.store import DAY, HOUR, UsageError, Which
-from vault import Token
+from vault import KeyRecord, Token
 
 HOME: Final = "/admin/tokens"
 ROLES: Final = (
@@ -31,7 +33,10 @@ SPANS: Final = (
     ("90", "in 90 days"),
     ("365", "in a year"),
 )
-_DONE: Final = {"revoked": "The token is over, from now on."}
+_DONE: Final = {
+    "revoked": "The token is over, from now on.",
+    "limits": "The limits are set: they hold within a second.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ async def tokens(board: Board, visit: Visit) -> Response:
         current=[row for row in rows if not row.over],
         over=[row for row in rows if row.over],
         notice=_DONE.get(visit.asked("done"), ""),
+        changed=visit.asked("id"),
         tenant_option=tenant_option(visit.who),
     )
 
@@ -78,9 +84,27 @@ async def issue(board: Board, visit: Visit) -> Response:
     return signed(board, visit, "tokens", "token_issued.html", token=token, text=text, sdk=sdk)
 
 
+async def limits_form(board: Board, visit: Visit) -> Response:
+    """How much a token may."""
+    token = await _found(board, visit, visit.asked("id"))
+    return _limiting(board, visit, token, Limits.of(token).fields)
+
+
+async def limit(board: Board, visit: Visit) -> Response:
+    """Gives a token other limits; what is as it was is no change."""
+    token = await _found(board, visit, visit.form.get("id", ""))
+    try:
+        change = Limits.said(visit.form).change(Limits.of(token))
+        if change:
+            await board.admin.acts.change_token(visit.who, token.id, change)
+    except RelayError as error:
+        return _limiting(board, visit, token, visit.form, error)
+    return RedirectResponse(link(HOME, done="limits", id=token.id), 303)
+
+
 async def revoke_form(board: Board, visit: Visit) -> Response:
     """Asks once more."""
-    token = await _found(board, visit)
+    token = await _found(board, visit, visit.asked("id"))
     return signed(
         board,
         visit,
@@ -108,11 +132,17 @@ def _wanted(board: Board, visit: Visit) -> Wanted:
     if days not in dict(SPANS):
         raise Unacceptable("Choose when the token ends from the list.")
     chosen = [name.partition(":")[2] for name in form if name.startswith("service:")]
+    aliases = {name.partition(":")[2]: form[name] for name in form if name.startswith("key:")}
+    said = Limits.said(form)
     return Wanted(
         name=form.get("name", "").strip(),
         role=form.get("role", "call"),
         services=chosen,
+        keys={service: alias for service, alias in aliases.items() if alias},
         expires_at=board.now + int(days) * DAY if days else None,
+        limits=said.limits,
+        upstream_limits=said.upstream_limits,
+        budget=said.budget,
     )
 
 
@@ -127,13 +157,7 @@ def _row(board: Board, token: Token, called: dict[str, float]) -> Row:
         ends = f"ended {span(now - token.expires_at)} ago" if expired else ""
         ends = ends or f"in {span(token.expires_at - now)}"
     used = board.last_use.of_token(token.id) or called.get(token.id)
-    return Row(token, ends, expired or token.revoked_at is not None, used, _rules(token))
-
-
-def _rules(token: Token) -> tuple[str, ...]:
-    upstream = tuple(f"{rule} upstream" for rule in token.upstream_limits)
-    budget = () if token.budget is None else (f"{count(token.budget)} upstream calls a month",)
-    return (*token.limits, *upstream, *budget)
+    return Row(token, ends, expired or token.revoked_at is not None, used, Limits.of(token).words)
 
 
 async def _called(board: Board, who: Token) -> dict[str, float]:
@@ -158,15 +182,42 @@ async def _issuing(board: Board, visit: Visit, error: RelayError | None = None) 
         status=error.status if error else 200,
         sentence=error.detail if error else "",
         services=sorted({one.ref.service for one in held}),
+        several=_several(held),
         roles=ROLES,
         spans=SPANS,
         given=defaultdict(str, visit.form),
-        limits=False,
     )
 
 
-async def _found(board: Board, visit: Visit) -> Token:
+def _several(held: Sequence[KeyRecord]) -> list[tuple[str, list[str]]]:
+    """The services with several keys, and the aliases of these."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for one in held:
+        found[one.ref.service].append(one.ref.alias)
+    return [(service, sorted(aliases)) for service, aliases in sorted(found.items()) if aliases[1:]]
+
+
+def _limiting(
+    board: Board,
+    visit: Visit,
+    token: Token,
+    given: Mapping[str, str],
+    error: RelayError | None = None,
+) -> Response:
+    return signed(
+        board,
+        visit,
+        "tokens",
+        "token_limits.html",
+        status=error.status if error else 200,
+        sentence=error.detail if error else "",
+        token=token,
+        given=defaultdict(str, given),
+    )
+
+
+async def _found(board: Board, visit: Visit, token_id: str) -> Token:
     for one in await board.admin.acts.tokens(visit.who):
-        if one.id == visit.asked("id") and one.revoked_at is None:
+        if one.id == token_id and one.revoked_at is None:
             return one
     raise NotFound("There is no such token any more: load the list again.")

@@ -1,0 +1,79 @@
+"""Limits and the budget of a token: as a form says them, and as the list shows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from proxy.admin.pages.formats import count
+from proxy.errors import Unacceptable
+from vault import Token, TokenChange
+
+LONGEST: Final = 128
+_BETWEEN: Final = re.compile(r"[,;\n]")
+
+
+class Limits(NamedTuple):
+    """What a token has of its own."""
+
+    limits: tuple[str, ...]
+    upstream_limits: tuple[str, ...]
+    budget: int | None
+
+    @classmethod
+    def of(cls, token: Token) -> Limits:
+        """As they are now."""
+        return cls(token.limits, token.upstream_limits, token.budget)
+
+    @classmethod
+    def said(cls, form: Mapping[str, str]) -> Limits:
+        """As somebody typed them, not yet canonical; raises Unacceptable."""
+        return cls(
+            _texts(form.get("limits", "")),
+            _texts(form.get("upstream_limits", "")),
+            _budget(form.get("budget", "").strip()),
+        )
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As a form holds them."""
+        return {
+            "limits": ", ".join(self.limits),
+            "upstream_limits": ", ".join(self.upstream_limits),
+            "budget": "" if self.budget is None else str(self.budget),
+        }
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """One line for each."""
+        upstream = (f"{rule} upstream" for rule in self.upstream_limits)
+        calls = "call" if self.budget == 1 else "calls"
+        budget = () if self.budget is None else (f"{count(self.budget)} upstream {calls} a month",)
+        return (*self.limits, *upstream, *budget)
+
+    def change(self, now: Limits) -> TokenChange:
+        """What is different from what holds now; what is not named stays."""
+        change: TokenChange = {}
+        if self.limits != now.limits:
+            change["limits"] = self.limits
+        if self.upstream_limits != now.upstream_limits:
+            change["upstream_limits"] = self.upstream_limits
+        if self.budget != now.budget:
+            change["budget"] = self.budget
+        return change
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in _BETWEEN.split(text) if part.strip())
+    if any(len(part) > LONGEST for part in found):
+        raise Unacceptable("Write limits such as 60/minute, with commas between them.")
+    return found
+
+
+def _budget(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise Unacceptable("Write the budget as a number such as 5000, or leave it empty.")
+    return int(text)
