@@ -22,6 +22,7 @@ _COLUMNS: Final = (
     *("id", "name", "tenant", "role", "services", "keys", "expires", "state"),
     *("limits", "upstream limits", "budget"),
 )
+UNSEEN: Final = "nobody can have read the token, so it is revoked: issue another one"
 _limits = click.option(
     "--limit", "limits", type=RATE, multiple=True, help="calls in a time, as 60/minute; repeatable"
 )
@@ -89,7 +90,11 @@ async def issue(session: Session, asked: Asked, as_json: bool) -> None:
     wanted = _wanted(session.services, asked)
     await _refuse_absent_keys(session, wanted)
     issued, text = await session.vault.issue_token(wanted)
-    show_done(text, {**_row(issued, session.now), "token": text}, as_json)
+    try:
+        show_done(text, {**_row(issued, session.now), "token": text}, as_json)
+    except OSError as error:
+        await session.vault.revoke_token(issued.tenant, issued.id)
+        raise Failed(UNSEEN) from error
     if not as_json:
         once = "this is the only time that the token is shown: keep it where secrets are"
         click.echo(once, err=True)

@@ -39,6 +39,23 @@ def test_a_token_is_one_line_on_standard_output(relay: Terminal) -> None:
     )
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError()])
+def test_a_token_that_nobody_saw_is_over(
+    relay: Terminal, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """`keyrelay token issue ann > /dev/full`: it is shown once, so this once must arrive."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr("proxy.cli.token.show_done", refuse)
+        err = relay.run("token", "issue", "ann", code=1).err
+    assert err.endswith("nobody can have read the token, so it is revoked: issue another one\n")
+    assert [row["state"] for row in relay.run("token", "list").rows] == ["revoked"]
+    relay.run("token", "issue", "ann")
+
+
 def test_a_token_is_narrowed_when_it_is_issued(relay: Terminal) -> None:
     """To services (an alias means its service), to one key each, to a role, a tenant and a time."""
     relay.run("key", "add", "openai", "--alias", "work", "--tenant", "t", stdin=CANARY)
