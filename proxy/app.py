@@ -25,6 +25,7 @@ from proxy.admin.reports import Reports
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
+from proxy.causes import frames, lineage
 from proxy.config import Config
 from proxy.health import pages as health_pages
 from proxy.health.pages import Ward
@@ -63,22 +64,19 @@ class Changes:
         self._taken = -1
 
     async def follow(self) -> None:
-        """Looks again and again, until cancelled; what can't be read now is tried again."""
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            try:
-                await self.look()
-            except VaultError as error:
-                _log.warning("a change could not be read: %s", error)
+        """Looks again and again, until cancelled. The files by themselves: one that takes its time
+        to be read keeps no revoked token alive."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_again(self.look))
+            both.create_task(_again(self._files.look))
 
     async def look(self) -> None:
-        """Takes up what has changed since the last time."""
+        """Takes up what has changed in the vault since the last time."""
         await self._vault.refresh()
         if self._vault.generation != self._taken:  # by another process, or by an admin in this one
             self._forwarder.forget()
             await self.take_purges()
             self._files.ask_if_refused()
-        await self._files.look()
 
     @property
     def live(self) -> frozenset[str]:
@@ -91,8 +89,27 @@ class Changes:
 
     async def take_purges(self) -> None:
         """Ends the kept answers that were purged, also while no server ran."""
-        self._taken = self._vault.generation
+        generation = self._vault.generation
         await self._cache.apply_purges(await self._vault.purges())
+        self._taken = generation
+
+
+async def _again(look: Callable[[], Awaitable[None]]) -> None:
+    """Whatever goes wrong, the next look comes; the log has it once until it changes."""
+    told = ""
+    while True:
+        await asyncio.sleep(REFRESH_SECONDS)
+        words, place = "", {}
+        try:
+            await look()
+        except VaultError as error:
+            words = f"a change could not be read: {error}"
+        except Exception as error:
+            words = f"a change could not be taken up: unexpected {lineage(error)}"
+            place = {"at": frames(error)}
+        if words and words != told:
+            _log.error(words, extra=place)
+        told = words
 
 
 class Lasting(Protocol):

@@ -3,11 +3,13 @@ imported. A rename over one of them, and a swapped symbolic link, show as well a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from proxy.cli.desk import Desk
-from proxy.config import IMPORTED, Config, ConfigError, read_document
+from proxy.config import IMPORTED, Config, ConfigError, read_document, seen_from
 
 State = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -34,16 +36,20 @@ class ConfigFiles:
     def load(self) -> Config:
         """All of them; raises ConfigError."""
         self._path = self._path or self._desk.config_path
+        _refuse_pipes(self._watched())
         self._keys = tuple(self._referred())
         self._loaded = self._before = self._state()
+        _refuse_pipes(self._keys)
         if self._path is not None:
             self._desk.config_option = self._path  # also when it is gone: that must be said
         return self._desk.config("resolve")
 
     def _state(self) -> State:
+        return tuple(map(_state, [*self._watched(), *self._keys]))
+
+    def _watched(self) -> list[Path]:
         path = self._path or self._desk.config_path
-        files = [self._desk.data / IMPORTED, *([path] if path else []), *self._keys]
-        return tuple(map(_state, files))
+        return [self._desk.data / IMPORTED, *([path] if path else [])]
 
     def _referred(self) -> Iterator[Path]:
         """The files with keys that the configuration names; as before where it can't be read."""
@@ -54,26 +60,35 @@ class ConfigFiles:
         except ConfigError:
             yield from self._keys
             return
-        for text in _texts(document.get("keys")):
+        for text in _texts(document.get("keys"), set()):
             if text.startswith(_REFERENCE):
-                yield self._path.parent / Path(text.removeprefix(_REFERENCE)).expanduser()
+                with suppress(ValueError):
+                    yield seen_from(self._path.parent, Path(text.removeprefix(_REFERENCE)))
 
 
-def _texts(value: object) -> Iterator[str]:
+def _texts(value: object, seen: set[int]) -> Iterator[str]:
+    """Every text in it; what is named several times, or lies in itself, once."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for member in value.values():
-            yield from _texts(member)
-    elif isinstance(value, list):
-        for member in value:
-            yield from _texts(member)
+    elif isinstance(value, Mapping | list) and id(value) not in seen:
+        seen.add(id(value))
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(member, seen)
+
+
+def _refuse_pipes(paths: Iterable[Path]) -> None:
+    """Reading one would wait for somebody who writes; raises ConfigError."""
+    for path in paths:
+        with suppress(OSError, ValueError):
+            mode = path.stat().st_mode
+            if not (S_ISREG(mode) or S_ISDIR(mode)):
+                raise ConfigError((f"{path}: expected a regular file",))
 
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:
     """What a replaced file can't share with the one before; links are followed."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # of a name that no file can have
         return None
     return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)

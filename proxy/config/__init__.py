@@ -14,7 +14,7 @@ from proxy.config.loading import load_config
 from proxy.config.model import BackendEntry, Cache, CallLimits, Config, KeyEntry, Limits, Server
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.units import parse_seconds
-from proxy.config.values import KeyValues
+from proxy.config.values import KeyValues, seen_from
 
 __all__ = [
     "IMPORTED",
@@ -36,6 +36,7 @@ __all__ = [
     "parse_seconds",
     "read_document",
     "read_imported_services",
+    "seen_from",
     "services_of",
     "staged_services",
     "write_imported_services",

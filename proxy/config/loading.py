@@ -29,7 +29,7 @@ from proxy.config.model import (
 )
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.usage import PriceEntry, Usage
-from proxy.config.values import KeyValues, resolve_key
+from proxy.config.values import KeyValues, resolve_key, seen_from
 from proxy.injection import check_credential
 from proxy.services import ServiceError, Services, load_services
 from vault import Secret
@@ -154,7 +154,7 @@ class _Reading:
         return known
 
     def _near(self, path: Path) -> Path:
-        return self.folder / path.expanduser()
+        return seen_from(self.folder, path)
 
     def _judge_key(self, entry: KeyEntry) -> None:
         service = self.registry.get(entry.service) if self.registry else None

@@ -25,7 +25,9 @@ def read_document(path: Path) -> dict[str, object]:
         text = _read_text(path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # a wrong tag ends in whatever its constructor stumbles over
         raise ConfigError((f"{path}: {_yaml_sentence(error)}",)) from None
     if node is not None and (twice := tuple(_duplicates(node, "", set()))):
         raise ConfigError(

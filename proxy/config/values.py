@@ -26,7 +26,15 @@ def resolve_key(text: str, mode: KeyValues, environ: Mapping[str, str], folder: 
         return Secret(_UNRESOLVED)
     if match is not None:
         return _from_environment(match[1], environ)
-    return _from_file(folder / Path(text.removeprefix("file:")).expanduser())
+    return _from_file(seen_from(folder, Path(text.removeprefix("file:"))))
+
+
+def seen_from(folder: Path, path: Path) -> Path:
+    """A path that stands in a file of that folder; raises ValueError."""
+    try:
+        return folder / path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a path, found a ~ that is nobody's home") from None
 
 
 def _plain(text: str, mode: KeyValues) -> Secret:

@@ -328,7 +328,11 @@ def test_what_is_no_yaml_is_a_mistake_with_its_line(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "!!python/object:os.system {}", "? [a]\n: b", "a: &a [*a]", "key: \x01"]
+    "text",
+    [
+        *("[1, 2]", "!!python/object:os.system {}", "? [a]\n: b", "a: &a [*a]", "key: \x01"),
+        *("a: !!bool x", "a: !!timestamp x", "a: !!int x", "a: !!binary é"),
+    ],
 )
 def test_strange_yaml_is_refused_without_a_traceback(write: Any, text: str) -> None:
     """Only plain data is read, and only a mapping of sections."""
@@ -397,6 +401,13 @@ def test_files_with_keys_are_one_line(write: Any, tmp_path: Path) -> None:
         [line] = mistakes(write("keys: {openai: 'file:key'}"))
         assert line.startswith("keys.openai: expected a file with one key")
     assert mistakes(write("keys: {openai: 'file:/dev/zero'}"))
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\\0b", "\\ud800"])
+def test_a_path_that_none_can_be_is_a_mistake(write: Any, path: str) -> None:
+    """One line, not a traceback."""
+    [line] = mistakes(write(f'keys: {{openai: "file:{path}"}}'))
+    assert line.startswith("keys.openai: ")
 
 
 def test_a_key_of_several_parts_names_them(write: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from proxy.clock import SystemClock
 from tests.support.caller import Answered, Caller, call
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import Served, keyrelay, served
+from vault import open_vault
 
 KEYS = {"FIRST": "sk-first-0123456789abcdefghij", "SECOND": "sk-second-0123456789abcdefghi"}
 
@@ -92,6 +95,27 @@ async def test_a_mistake_is_in_the_log_and_all_stays(data: Path, origin: Origin)
         assert await sent_key(server, origin, token) == f"Bearer {KEYS['FIRST']}"
         configure(data, origin, "${SECOND}")
         await until_sent(server, origin, token, KEYS["SECOND"])
+
+
+async def test_a_file_that_never_ends_keeps_neither_a_revocation_nor_the_end(
+    data: Path, origin: Origin
+) -> None:
+    """A pipe in its place: said in the log; the vault's changes go on, and so does SIGTERM."""
+    await keyrelay(data, "init")
+    configure(data, origin, "${FIRST}")
+    token = await issue(data)
+    async with served(data, **KEYS) as server:
+        await until_sent(server, origin, token, KEYS["FIRST"])
+        os.mkfifo(data / "pipe")
+        (data / "pipe").rename(data / "keys.yaml")
+        await said(server, "keys.yaml: expected a regular file")
+        vault = await open_vault(data, {}, SystemClock(), create=False, actor="test")
+        await vault.revoke_token("default", "caller")
+        await vault.close()
+        async with asyncio.timeout(20):
+            while (await ask(server, origin, token)).status != 401:
+                await asyncio.sleep(0.05)
+        assert await server.stop() == 0
 
 
 async def test_sighup_reads_it_again(data: Path, origin: Origin) -> None:

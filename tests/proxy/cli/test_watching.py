@@ -106,3 +106,42 @@ def test_one_that_is_gone_is_a_mistake(data: Path) -> None:
     with pytest.raises(ConfigError, match=r"keys\.yaml: can't be read"):
         files.load()
     assert not settled(files)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keys: &a {openai: *a}\n",
+        "keys: {openai: 'file:~nobody-of-this-name/x'}\n",
+        'keys: {openai: "file:a\\0b"}\n',
+        'keys: {openai: "file:\\ud800"}\n',
+        "keys: !!bool x\n",
+    ],
+)
+def test_what_no_file_should_say_is_a_mistake_once(data: Path, text: str) -> None:
+    """And nothing else: looking goes on, and the mended file counts."""
+    path = data / "keys.yaml"
+    path.write_text("server: {port: 1}\n")
+    files = ConfigFiles(desk(data))
+    path.write_text(text)
+    assert settled(files)
+    with pytest.raises(ConfigError):
+        files.load()
+    assert not settled(files)
+    path.write_text("server: {port: 22}\n")
+    assert settled(files)
+    assert files.load().server.port == 22
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["keys.yaml", "openai.key"])
+def test_a_pipe_is_a_mistake(data: Path, name: str) -> None:
+    """Reading it would wait for whoever writes, and a server that is told to end for both."""
+    (data / "keys.yaml").write_text("server: {port: 1}\n")
+    files = ConfigFiles(desk(data))
+    (data / "keys.yaml").write_text("keys: {openai: 'file:openai.key'}\n")
+    (data / name).unlink(missing_ok=True)
+    os.mkfifo(data / name)
+    assert settled(files)
+    with pytest.raises(ConfigError, match="expected a regular file"):
+        files.load()
