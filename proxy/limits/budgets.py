@@ -17,8 +17,8 @@ FLUSH_SECONDS: Final = 1.0
 class Ledger(Protocol):
     """What keeps the counts across restarts. Neither call may fail, or wait for a disk."""
 
-    async def spent(self, month: str) -> Mapping[str, int]:
-        """The counts of a month such as 2026-11, by subject; none where they can't be read."""
+    async def spent(self, month: str) -> Mapping[str, int] | None:
+        """The counts of a month such as 2026-11, by subject; None: they can't be read now."""
         ...
 
     def note(self, subject: str, month: str, total: int) -> None:
@@ -31,23 +31,23 @@ class Ledger(Protocol):
 
 
 class Budgets:
-    """Counts in memory, and tells the ledger."""
+    """Counts in memory, and tells the ledger; but first it takes up what is written there of this
+    month, or what is counted now would be written above it."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
         self._counts: dict[str, int] = {}
         self._month = ""
-        self._ends = 0.0
+        self._taken_up = ""
+        self._begins = self._ends = 0.0
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Takes up what this month's calls were, and begins to write down what is counted."""
-        self._turn()
-        for subject, count in (await self._ledger.spent(self._month)).items():
-            self._counts[subject] = self._counts.get(subject, 0) + count
+        await self._take_up()
         self._writing = asyncio.create_task(self._write_forever(), name="keyrelay-budgets")
 
     async def stop(self) -> None:
@@ -56,7 +56,7 @@ class Budgets:
         self._news.set()
         if self._writing is not None:
             await self._writing
-        await self._ledger.flush()
+        await self._write()
 
     def spent(self, subject: str) -> int:
         """Calls of this month."""
@@ -75,23 +75,47 @@ class Budgets:
         return self._ends - self._clock.now()
 
     def _turn(self) -> None:
-        """Goes on to another month, where it has begun."""
+        """Goes on to another month, where it has begun; back, where the clock is put right."""
         now = self._clock.now()
-        if now >= self._ends:
-            self._month, self._ends = month_of(now)
-            self._counts = {}
+        if not self._begins <= now < self._ends:
+            self._month, self._begins, self._ends = month_of(now)
+            self._taken_up, self._counts = "", {}
+
+    async def _take_up(self) -> None:
+        """Adds what is written of this month, once, to what has been counted since."""
+        self._turn()
+        month = self._month
+        if month == self._taken_up:
+            return
+        written = await self._ledger.spent(month)
+        if written is None or month != self._month:
+            return
+        self._taken_up = month
+        for subject, count in written.items():
+            total = self._counts.get(subject, 0) + count
+            if subject in self._counts:
+                self._ledger.note(subject, month, total)
+            self._counts[subject] = total
+
+    async def _write(self) -> None:
+        await self._take_up()
+        if self._taken_up:
+            await self._ledger.flush()
 
     async def _write_forever(self) -> None:
         while not self._stopping.is_set():
             await self._news.wait()
             self._news.clear()
-            await self._ledger.flush()
+            await self._write()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
 
 
-def month_of(now: float) -> tuple[str, float]:
-    """The calendar month of a time, such as 2026-11, and when it ends; both in UTC."""
+def month_of(now: float) -> tuple[str, float, float]:
+    """The calendar month of a time, such as 2026-11, when it began and when it ends; in UTC."""
     day = datetime.fromtimestamp(now, UTC)
     year, month = (day.year, day.month + 1) if day.month < 12 else (day.year + 1, 1)
-    return f"{day:%Y-%m}", datetime(year, month, 1, tzinfo=UTC).timestamp()
+    first, next_one = (
+        datetime(*which, 1, tzinfo=UTC) for which in ((day.year, day.month), (year, month))
+    )
+    return f"{day:%Y-%m}", first.timestamp(), next_one.timestamp()

@@ -40,13 +40,13 @@ class SqliteLedger:
         self._noted: dict[tuple[str, str], int] = {}
         self._broken = False
 
-    async def spent(self, month: str) -> Mapping[str, int]:
-        """The counts of a month by subject; none where they can't be read, which is logged."""
+    async def spent(self, month: str) -> Mapping[str, int] | None:
+        """The counts of a month by subject; None where they can't be read, which is logged."""
         try:
             return await asyncio.to_thread(self._read, month)
         except (sqlite3.Error, OSError) as error:
             self._complain(error)
-            return {}
+            return None
 
     def note(self, subject: str, month: str, total: int) -> None:
         """Remembers a count until the next `flush`."""

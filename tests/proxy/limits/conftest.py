@@ -19,19 +19,24 @@ OPENAI = load_services().get("openai")
 
 
 class Book:
-    """A ledger in memory."""
+    """A ledger in memory. `readable`: whether it can be read now."""
 
     def __init__(self, counts: Mapping[tuple[str, str], int] | None = None) -> None:
         self.counts = dict(counts or {})
+        self.noted: dict[tuple[str, str], int] = {}
+        self.readable = True
 
-    async def spent(self, month: str) -> Mapping[str, int]:
+    async def spent(self, month: str) -> Mapping[str, int] | None:
+        if not self.readable:
+            return None
         return {who: count for (who, when), count in self.counts.items() if when == month}
 
     def note(self, subject: str, month: str, total: int) -> None:
-        self.counts[subject, month] = total
+        self.noted[subject, month] = total
 
     async def flush(self) -> None:
-        pass
+        self.counts |= self.noted
+        self.noted = {}
 
 
 def limits_of(clock: FakeClock, *rules: Rule, kind: Kind = "sliding") -> Limits:

@@ -27,9 +27,9 @@ def at(text: str) -> FakeClock:
 def test_a_month_ends_where_the_next_begins(moment: datetime) -> None:
     """In UTC."""
     now = moment.replace(tzinfo=UTC).timestamp()
-    name, ends = month_of(now)
+    name, begins, ends = month_of(now)
     assert name == f"{moment:%Y-%m}"
-    assert now < ends <= now + 31 * 86_400
+    assert begins <= now < ends <= begins + 31 * 86_400
     assert datetime.fromtimestamp(ends, UTC).day == 1
 
 
@@ -43,7 +43,7 @@ async def test_a_new_month_begins_at_nothing() -> None:
     clock.advance(1)
     assert budgets.spent("ann") == 0
     budgets.count("ann")
-    assert book.counts == {("ann", "2026-12"): 2, ("ann", "2027-01"): 1}
+    assert book.noted == {("ann", "2026-12"): 2, ("ann", "2027-01"): 1}
 
 
 async def test_counts_survive_a_restart(tmp_path: Path) -> None:
@@ -84,6 +84,39 @@ async def test_what_was_counted_is_written_while_the_relay_runs(tmp_path: Path) 
     await budgets.stop()
 
 
+async def test_what_can_not_be_read_at_the_start_is_taken_up_later() -> None:
+    """What is counted meanwhile is not written above it, and is added to it."""
+    clock = at("2026-11-21T12:00:00+00:00")
+    book = Book({("ann", "2026-11"): 40, ("bob", "2026-11"): 7})
+    book.readable = False
+    budgets = Budgets(book, clock)
+    await budgets.start()
+    budgets.count("ann")
+    await budgets.stop()
+    assert book.counts[("ann", "2026-11")] == 40
+    book.readable = True
+    await budgets.stop()
+    assert (budgets.spent("ann"), budgets.spent("bob")) == (41, 7)
+    assert book.counts == {("ann", "2026-11"): 41, ("bob", "2026-11"): 7}
+
+
+async def test_a_clock_that_is_put_right_finds_its_month_again() -> None:
+    """Started in another month, or carried into one for a while: nobody has a budget twice."""
+    book = Book({("ann", "2026-11"): 40})
+    clock = at("2026-11-21T12:00:00+00:00")
+    budgets = Budgets(book, clock)
+    for away in (-30 * 86_400, 30 * 86_400):
+        clock.advance(away)
+        budgets.count("ann")
+        await budgets.stop()
+        assert budgets.spent("ann") == 1
+        clock.advance(-away)
+        budgets.count("ann")
+        await budgets.stop()
+    assert budgets.spent("ann") == 42
+    assert book.counts[("ann", "2026-11")] == 42
+
+
 async def test_old_months_are_forgotten(tmp_path: Path) -> None:
     """A year is kept."""
     ledger = SqliteLedger(tmp_path / "usage.db")
@@ -102,7 +135,7 @@ async def test_a_broken_ledger_harms_nobody(
     path.write_bytes(b"no database, " * 100)
     ledger = SqliteLedger(path)
     with caplog.at_level(logging.ERROR):
-        assert await ledger.spent("2026-11") == {}
+        assert await ledger.spent("2026-11") is None
         ledger.note("ann", "2026-11", 1)
         await ledger.flush()
         ledger.note("bob", "2026-11", 2)
