@@ -87,6 +87,10 @@ class Counters(MemoryStorage):
             times.popleft()
         return (times[0] if times else now), len(times)
 
+    def time_of(self, key: str, number: int) -> float:
+        """The time of a call that counts, by its number from the oldest, which is 0."""
+        return self._times[key][1][number]
+
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Counts calls, if there is room for them."""
         if self.get_moving_window(key, limit, expiry)[1] + amount > limit:

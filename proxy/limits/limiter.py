@@ -111,11 +111,13 @@ def _sliding(counters: Counters, window: Window) -> State:
         return State(left, rest)
     if now < window.amount:  # enough of the earlier ones will have left in this window
         return State(0, weighs - (window.amount - now) * window.seconds / before)
-    return State(0, rest)
+    return State(0, rest + window.seconds * (1 - window.amount / now))  # or of these, in the next
 
 
 def _moving(counters: Counters, window: Window) -> State:
     oldest, count = counters.get_moving_window(window.key, window.amount, window.seconds)
+    if count > window.amount:  # it was lowered: more than one must leave
+        oldest = counters.time_of(window.key, count - window.amount)
     age = counters.now - oldest
     return State(max(0, window.amount - count), window.seconds - age)
 

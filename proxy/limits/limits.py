@@ -55,11 +55,11 @@ class Limits:
         found = self.plan(grant)
         if found is None:
             return
-        account.limited = tally = Tally(self, found)
+        account.limited = Tally(self, found)
         if found.calls:
-            taken, tally.calls = await self._limiter.take(found.calls)
+            taken, states = await self._limiter.take(found.calls)
             if not taken:
-                raise _refusal(found.calls, tally.calls)
+                raise _refusal(found.calls, states)
 
     def plan(self, grant: Grant) -> Plan | None:
         """What holds for a grant; None: nothing does."""
@@ -91,12 +91,10 @@ class Limits:
         if found.budget is not None:
             self._budgets.count(found.subject, -1)
 
-    def fields(self, found: Plan, calls: States) -> Fields:
-        """What an answer says; `calls`: how the limits of all calls stood for this one."""
-        standings = _standings(found.calls, calls)
-        if found.upstream_calls:
-            upstream = found.upstream_calls
-            standings += _standings(upstream, self._limiter.look(upstream))
+    def fields(self, found: Plan) -> Fields:
+        """What an answer says that is written now."""
+        windows = found.calls + found.upstream_calls
+        standings = _standings(windows, self._limiter.look(windows)) if windows else []
         if found.budget is not None:
             left = max(0, found.budget - self._budgets.spent(found.subject))
             standings.append(Standing("budget", found.budget, left, self._budgets.left()))
@@ -115,16 +113,15 @@ class Limits:
 class Tally:
     """How the limits of one call stand; worked out when its answer is written."""
 
-    __slots__ = ("_found", "_limits", "calls")
+    __slots__ = ("_found", "_limits")
 
     def __init__(self, limits: Limits, found: Plan) -> None:
         self._limits = limits
         self._found = found
-        self.calls: States = ()
 
     def fields(self) -> Fields:
         """The header fields of the answer."""
-        return self._limits.fields(self._found, self.calls)
+        return self._limits.fields(self._found)
 
 
 def _standings(windows: tuple[Window, ...], states: States) -> list[Standing]:

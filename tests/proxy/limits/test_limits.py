@@ -125,6 +125,39 @@ async def test_the_wait_that_is_told_is_enough(kind: str, amount: int, steps: li
 
 
 @kinds
+@pytest.mark.parametrize(("lowered", "start"), [(1, 960.0), (3, 1000.0), (9, 1010.0)])
+async def test_the_wait_is_enough_under_a_limit_that_was_lowered(
+    kind: Kind, lowered: int, start: float
+) -> None:
+    """More calls count than there may be: it is told when so many of them have left."""
+    clock = FakeClock(now=start)
+    limiter = LIMITERS[kind](clock)
+    for _ in range(10):
+        await limiter.take((window(10, 60),))
+        clock.advance(1)
+    lower = (window(lowered, 60),)
+    [(left, seconds)] = limiter.look(lower)
+    assert left == 0
+    clock.advance(seconds - 0.5)
+    assert not (await limiter.take(lower))[0]
+    clock.advance(0.501)
+    assert (await limiter.take(lower))[0]
+
+
+async def test_an_answer_tells_how_limits_stand_when_it_is_written() -> None:
+    """Not when its call began, which may be minutes ago."""
+    clock = FakeClock(now=960.0)
+    limits, account = limits_of(clock), Account()
+    await limits.check(granted(calls=("2/minute",)), account)
+    await limits.check(granted(calls=("2/minute",)), Account())
+    clock.advance(45)
+    assert standing(account)["ratelimit"] == '"token-minute";r=0;t=15'
+    assert standing(account)["x-ratelimit-reset"] == "1020"
+    clock.advance(115)
+    assert standing(account)["ratelimit"] == '"token-minute";r=2;t=20'
+
+
+@kinds
 async def test_a_slot_that_is_given_back_is_free_again(kind: Kind) -> None:
     """And what was never taken gives nothing back."""
     limiter = LIMITERS[kind](FakeClock())
