@@ -21,12 +21,14 @@ class RelayCycle(RequestResponseCycle):
 
     `target`: the raw request target (RFC 9112 section 3.2). `old`: the caller speaks HTTP/1.0,
     which knows no chunks: without a length the connection's end ends an answer (section 6.3).
-    `task`: in which it is answered.
+    `task`: in which it is answered. `finish`: ends the connection; told whether the caller may still
+    be sending.
     """
 
     target: bytes = b""
     old: bool = False
     task: asyncio.Task[None] | None = None
+    finish: Callable[[bool], None]
     _held: bytes = b""
     _told: Callable[[], None] | None = None
 
@@ -59,7 +61,7 @@ class RelayCycle(RequestResponseCycle):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.transport.abort()
         else:
-            self.transport.close()
+            self.finish(False)
 
     # The request's body.
 
@@ -85,6 +87,11 @@ class RelayCycle(RequestResponseCycle):
         return octets, self.more_body
 
     # The answer.
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answers, unless the caller was lost before that could begin."""
+        if not self.disconnected:
+            await super().run_asgi(app)
 
     async def ready(self) -> None:
         """Until the caller takes more octets; raises CallerGone."""
@@ -179,7 +186,7 @@ class RelayCycle(RequestResponseCycle):
         self._part()
         self.message_event.set()
         if not self.keep_alive:
-            self.transport.close()
+            self.finish(self.more_body)
         self.on_response()
 
     def _part(self) -> None:

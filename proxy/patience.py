@@ -27,12 +27,13 @@ class Waits:
 
 
 class Phase(Enum):
-    """What is waited for; ANSWER: for us."""
+    """What is waited for; ANSWER: for us; LAST: for our last octets to get out."""
 
     HEADER = auto()
     BODY = auto()
     ANSWER = auto()
     IDLE = auto()
+    LAST = auto()
 
 
 class Outgoing(Protocol):
@@ -54,8 +55,8 @@ class Outgoing(Protocol):
 class Patience:
     """Ends when the caller makes no progress.
 
-    `late` is told in which phase; `excused`: whether what is missing is our own doing (a body that
-    we have paused, or have not asked for yet).
+    `late` is told in which phase; `excused`: whether what is missing is our own doing (we have
+    paused, or have not asked for the body yet).
     """
 
     __slots__ = ("_alarm", "_excused", "_late", "_left", "_loop", "_outgoing", "phase", "waits")
@@ -107,7 +108,8 @@ class Patience:
             self._alarm.set(NEVER)
 
     def closing(self) -> None:
-        """We have closed: the last octets have some seconds to get out."""
+        """We have said our last: it has some seconds to get out."""
+        self.phase = Phase.LAST
         self._left = self._outgoing.get_write_buffer_size()
         self._alarm.set(self._loop.time() + LAST_SECONDS)
 
@@ -123,10 +125,12 @@ class Patience:
         left = self._outgoing.get_write_buffer_size()
         if left:
             self._waited_for_reader(left)
-        elif self._outgoing.is_closing():
+        elif self._ending:
             self._outgoing.abort()
         elif self.phase is Phase.BODY and self._excused():
             self.body()
+        elif self.phase is Phase.HEADER and self._excused():
+            self.header()
         else:
             self._late(self.phase)
 
@@ -136,5 +140,8 @@ class Patience:
             self._outgoing.abort()
             return
         self._left = left
-        wait = LAST_SECONDS if self._outgoing.is_closing() else self.waits.answer
-        self._alarm.set(self._loop.time() + wait)
+        self._alarm.set(self._loop.time() + (LAST_SECONDS if self._ending else self.waits.answer))
+
+    @property
+    def _ending(self) -> bool:
+        return self.phase is Phase.LAST or self._outgoing.is_closing()

@@ -20,6 +20,8 @@ MAX_TARGET = 16 * 1024
 MAX_HEADER = 64 * 1024
 MAX_FIELDS = 100
 MAX_PIPELINED = 8
+PIECE = 16 * 1024
+"""Octets that are parsed before the queue of pipelined calls is looked at again."""
 
 _REASONS = {
     400: b"Bad Request",
@@ -29,6 +31,7 @@ _REASONS = {
 
 
 _WAITS = Waits()
+_NOTHING = memoryview(b"")
 
 
 class RelayProtocol(HttpToolsProtocol):
@@ -48,6 +51,8 @@ class RelayProtocol(HttpToolsProtocol):
         self._silent = 0
         self._in_header = False
         self._resuming = False
+        self._deaf = False  # our last words are out
+        self._unread: memoryview[int] = _NOTHING  # behind a full queue
 
     # What the parser finds.
 
@@ -110,7 +115,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._cycles = [*self._unanswered(), cycle] if waiting else [cycle]
         if waiting:  # pipelined: answered in turn; a few are read on, to notice a hang-up
             self.pipeline.appendleft((cycle, self.app))
-            if len(self.pipeline) >= MAX_PIPELINED:
+            if self._is_full:
                 self.flow.pause_reading()
         else:
             self._start_asgi_task(cycle, self.app)
@@ -137,6 +142,7 @@ class RelayProtocol(HttpToolsProtocol):
         )
         cycle.target = self.url
         cycle.old = old
+        cycle.finish = self._finish
         return cycle
 
     def on_body(self, body: bytes) -> None:
@@ -151,6 +157,10 @@ class RelayProtocol(HttpToolsProtocol):
         if not self._body_comes_after_upgrade():
             self._patience.answer()
             super().on_message_complete()
+            if self.cycle.response_complete:  # refused early: nothing is left to do for this one
+                self._patience.idle()
+            elif self.flow.write_paused:
+                self._patience.stalled()
 
     # What the connection says.
 
@@ -162,6 +172,28 @@ class RelayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
+        if self._deaf:
+            return
+        if self._unread:  # a read that was under way when reading was paused
+            self._unread = memoryview(bytes(self._unread) + data)
+        elif len(data) <= PIECE and not self._is_full:
+            self._parse(data)
+        else:
+            self._unread = memoryview(data)
+            self._read_on()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as many calls wait as may: what is behind them is not even parsed."""
+        return len(self.pipeline) >= MAX_PIPELINED
+
+    def _read_on(self) -> None:
+        """Parses what has come, until too many calls wait for their turn."""
+        while self._unread and not (self._is_full or self._deaf or self.transport.is_closing()):
+            piece, self._unread = bytes(self._unread[:PIECE]), self._unread[PIECE:]
+            self._parse(piece)
+
+    def _parse(self, data: bytes) -> None:
         self._silent += len(data)
         try:
             self._feed(data)
@@ -180,14 +212,18 @@ class RelayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The next call in the queue, or a while of waiting for one."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
+            self._read_on()
+            if self._deaf or self.transport.is_closing():
+                return
             self._start_asgi_task(cast(RelayCycle, cycle), app)
         else:
             self._patience.idle()
+        if not self._is_full:
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """The caller does not read as fast as we answer."""
@@ -200,8 +236,9 @@ class RelayProtocol(HttpToolsProtocol):
         self._patience.flowing()
 
     def _excused(self) -> bool:
-        """Whether the rest of a body is missing because we have not let it in."""
-        return self.flow.read_paused or self.cycle.waiting_for_100_continue
+        """Whether the rest of a request is missing because we have not let it in."""
+        cycle = self.cycle
+        return self.flow.read_paused or (cycle is not None and cycle.waiting_for_100_continue)
 
     def _late(self, phase: Phase) -> None:
         """The caller takes too long: what it has begun is refused, and the connection ends."""
@@ -210,8 +247,7 @@ class RelayProtocol(HttpToolsProtocol):
             self.refusal = RequestTooSlow("Send the whole request without long pauses.")
             self.send_400_response("")
         else:
-            self.transport.close()
-            self._patience.closing()
+            self._finish(False)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Our own refusal of what is not HTTP: never inside an answer, always the last word."""
@@ -221,7 +257,18 @@ class RelayProtocol(HttpToolsProtocol):
             cycle.lose()
         if not any(cycle.response_started for cycle in unanswered):
             self.transport.write(_whole_response(error))
-        self.transport.close()
+        self._finish(True)
+
+    def _finish(self, listening: bool) -> None:
+        """Ends the connection. One that may still be `listening` to a caller is not closed under its
+        octets, since the reset that answers those can take our last words with it (RFC 9112 section
+        9.6): they are read, and heard no more."""
+        if listening and self.transport.can_write_eof() and not self.transport.is_closing():
+            self._deaf = True
+            self.flow.resume_reading()
+            self.transport.write_eof()
+        else:
+            self.transport.close()
         self._patience.closing()
 
     # Upgrades are never made (RFC 9110 section 7.8 lets a server ignore them), but the parser ends

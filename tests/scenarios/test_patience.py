@@ -163,3 +163,28 @@ async def test_a_caller_that_does_not_read_is_cut(tmp_path: Path) -> None:
         )
         await asyncio.wait_for(ended.wait(), 20)
         await caller.hang_up()
+
+
+async def test_who_still_sends_gets_the_whole_refusal(caller: Caller) -> None:
+    """RFC 9112 section 9.6: what comes behind our last words is read, so that no reset takes them."""
+    caller.say(
+        b"POST /proxy?server=https://api.openai.com/ HTTP/1.1\r\nHost: a\r\n"
+        b"Connection: close\r\nContent-Length: 4000000\r\n\r\n"
+    )
+    for _ in range(40):
+        caller.say(bytes(100_000))
+        await caller.writer.drain()
+    answer = await caller.rest()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"code":"unauthorized"' in answer
+
+
+async def test_a_call_refused_before_its_body_came_leaves_no_connection_behind(
+    caller: Caller,
+) -> None:
+    """The rest of the body is let go of, and then the next call is waited for as ever."""
+    caller.say(b"POST /proxy/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha")
+    answer = await caller.reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    caller.say(b"lf")
+    assert b'"code":"unauthorized"' in await caller.rest()
