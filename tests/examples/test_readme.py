@@ -13,8 +13,14 @@ SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 def test_every_example_is_listed() -> None:
     """The README names each example, and nothing else."""
-    linked = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text())
-    assert sorted(linked) == sorted([*SCRIPTS, "monitoring/prometheus.yml", "page/index.html"])
+    linked = re.findall(
+        r"^\| \[[^]]+\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE
+    )
+    folders = ("deploy/keyrelay.service", "monitoring/prometheus.yml", "page/index.html")
+    assert sorted(linked) == sorted([*SCRIPTS, *folders])
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} - {"__pycache__"} == {
+        one.partition("/")[0] for one in folders
+    }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

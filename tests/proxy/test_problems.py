@@ -37,6 +37,7 @@ RFC_9209_ERRORS = {
     "http_request_error",
     "http_request_denied",
     "http_response_incomplete",
+    "http_response_body_size",
     "http_response_timeout",
     "http_upgrade_failed",
     "http_protocol_error",

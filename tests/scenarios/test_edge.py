@@ -363,7 +363,7 @@ async def test_the_pages_beside_the_proxy(scene: Scene) -> None:
     catalogue = (await call(scene.up.url, "GET", "/errors")).json()["errors"]
     for entry in catalogue:
         assert (await call(scene.up.url, "GET", entry["type"])).json() == entry
-    for path in ("/errors/nosuch", "/nosuch", "/proxyx", "/admin"):
+    for path in ("/errors/nosuch", "/nosuch", "/proxyx", "/admin/nosuch"):
         answer = await call(scene.up.url, "GET", path)
         assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
 
