@@ -129,6 +129,11 @@ class Sessions:
         return now >= min(session.used + IDLE_SECONDS, session.began + LONGEST_SECONDS)
 
 
+def has_cookie(fields: Fields) -> bool:
+    """Whether somebody was signed in: the browser keeps a cookie of ours, good or not."""
+    return _cookie(fields) is not None
+
+
 def check_csrf(session: Session, given: str) -> None:
     """Whether a form or the field X-CSRF-Token is of this session's own page; raises Forbidden."""
     if not hmac.compare_digest(session.csrf.encode(), given.encode()):

@@ -15,7 +15,7 @@ from proxy.admin.door import Administration
 from proxy.admin.lastuse import LastUse
 from proxy.admin.live import LiveCalls
 from proxy.admin.pages.rendering import page, refusal_page, sign_in_page
-from proxy.admin.session import Session
+from proxy.admin.session import Session, has_cookie
 from proxy.health.watch import Standing
 from proxy.usage.store import CallRow, Order, Part, Trouble, Which
 from proxy.usage.sums import Sums
@@ -86,6 +86,8 @@ class Visit:
         return f"{self.request.url.scheme}://{self.request.url.netloc}"
 
 
+OVER = "Your session is over: sign in again."
+
 View = Callable[[Board, Visit], Awaitable[Response]]
 
 
@@ -99,8 +101,7 @@ def shown(board: Board, section: str, path: str, view: View) -> Route:
         polled = bool(request.query_params.get("poll"))
         session = await board.admin.sessions.find(fields_of(request), used=not polled)
         if session is None:
-            begun = "begun" in request.query_params
-            return sign_in_page(NO_COOKIE if begun else "", 401 if polled or begun else 200)
+            return _signed_out(request)
         return await view(board, Visit(request, session, {}))
 
     return Route(path, plainly(show), methods=["GET"], name=section)
@@ -114,6 +115,19 @@ def changed(board: Board, path: str, view: View) -> Route:
         return await view(board, Visit(request, session, form))
 
     return Route(path, plainly(change), methods=["POST"])
+
+
+def _signed_out(request: Request) -> Response:
+    """The sign-in, and why; a part of a page (htmx) is told to become the whole of it."""
+    begun = "begun" in request.query_params
+    sentence = NO_COOKIE if begun else ""
+    if has_cookie(fields_of(request)):
+        sentence = OVER
+    part = "hx-request" in request.headers
+    answer = sign_in_page(sentence, 401 if part or begun else 200)
+    if part:
+        answer.headers["HX-Redirect"] = "/admin"
+    return answer
 
 
 def plainly(handler: Handler) -> Handler:

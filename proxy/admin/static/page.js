@@ -34,13 +34,15 @@
     const stale = document.getElementById("stale");
     if (context.sourceElement?.id !== "overview" || !stale) return;
     const status = context.response?.status ?? 0;
-    if (status === 401) location.reload();
+    if (status === 401) return; // the answer leads to the sign-in
     stale.hidden = status === 200;
     if (status !== 200) event.preventDefault();
   });
   document.addEventListener("htmx:error", (event) => {
     const stale = document.getElementById("stale");
-    if (stale && event.detail.ctx?.sourceElement?.id === "overview") stale.hidden = false;
+    const source = event.detail.ctx?.sourceElement;
+    if (stale && source?.id === "overview") stale.hidden = false;
+    if (source?.href) location.assign(source.href); // without an answer, the browser says why
   });
 
   // Copying.

@@ -253,6 +253,67 @@ async def test_everything_but_the_tail_works_without_scripts(tmp_path: Path) -> 
         assert await page.locator("#tail tbody tr").count() == 1
 
 
+async def test_a_token_lives_and_ends_without_scripts(tmp_path: Path) -> None:
+    """Issued, limited, revoked, signed out: links lead to pages that have the same forms."""
+    async with visit(tmp_path / "data", java_script_enabled=False) as opened:
+        page = opened.page
+        await opened.up.add_key("openai", key=KEYS["openai"])
+        await opened.sign_in()
+        await opened.go_to("Tokens")
+        await page.get_by_role("link", name="Issue a token").click()
+        await page.get_by_label("Name").fill("plain")
+        await page.get_by_label("All calls", exact=True).fill("often")
+        await page.get_by_role("button", name="Issue").click()
+        await page.get_by_role("alert").filter(has_text="Expected a limit such as").wait_for()
+        opened.mistakes.clear()  # the browser reports the status 422 there
+        await page.get_by_label("All calls", exact=True).fill("1 per month")
+        await page.get_by_role("button", name="Issue").click()
+        token = await page.text_content("#issued") or ""
+        assert [(await opened.call(token=token)).status for _ in range(2)] == [200, 429]
+
+        await page.get_by_role("link", name="I have it").click()
+        await page.get_by_role("link", name="Limits of plain").click()
+        assert await page.get_by_label("All calls", exact=True).input_value() == "1/month"
+        await page.get_by_label("All calls", exact=True).fill("")
+        await page.get_by_role("button", name="Set the limits").click()
+        row = page.get_by_role("row").filter(has_text="plain")
+        await row.get_by_text("none of its own").wait_for()
+        await row.get_by_role("link", name="Revoke").click()
+        await page.get_by_role("button", name="Revoke the token").click()
+        await page.get_by_text("The token is over, from now on.").wait_for()
+        assert (await opened.call(token=token)).status == 401
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_label("Admin token").wait_for()
+
+
+async def test_whoever_is_signed_out_meanwhile_is_asked_to_sign_in(tmp_path: Path) -> None:
+    """By a link, by a dialog and by a form; each says why, and what follows works again."""
+    async with visit(tmp_path / "data") as opened:
+        page = opened.page
+        for number, way in enumerate(("link", "dialog", "form")):
+            name = f"admin-{number}"
+            opened.admin = await opened.up.issue(name, role="admin")
+            await opened.sign_in()
+            await opened.go_to("Tokens")
+            if way == "form":
+                await page.get_by_role("link", name="Issue a token").click()
+                await page.get_by_label("Name").fill("never")
+            await opened.up.vault.revoke_token("default", name)
+            if way == "link":
+                await opened.go_to("Keys")
+            elif way == "dialog":
+                await page.get_by_role("link", name="Issue a token").click()
+            else:
+                await page.get_by_role("button", name="Issue").click()
+            await page.get_by_label("Admin token").wait_for()
+            told = await page.get_by_role("alert").text_content() or ""
+            assert "sign in" in told, way
+            assert await page.get_by_role("dialog").count() == 0
+        names = [one.name for one in await opened.up.vault.list_tokens("default")]
+        assert "never" not in names
+        opened.mistakes.clear()  # the browser reports the status 401 there
+
+
 async def test_what_a_caller_chooses_is_text_on_the_page(tmp_path: Path) -> None:
     """Methods and hosts come from outside: they are shown, never run."""
     async with visit(tmp_path / "data") as opened:
