@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from proxy.call import Call
@@ -21,18 +20,19 @@ class Admission:
         self.slots = slots
         self.clock = clock
 
-    def send(
-        self, call: Call, grant: Grant, body: RequestBody
-    ) -> AbstractAsyncContextManager[Response]:
+    def send(self, call: Call, grant: Grant, body: RequestBody) -> Admitted:
         """As the seam has it; the response knows how long the call has waited. Raises Overloaded
         too."""
-        return _Admitted(self, call, grant, body)
+        return Admitted(self, call, grant, body)
 
 
-class _Admitted:
-    """One call with its slot. A class and no generator, which would cost more than the slot."""
+class Admitted:
+    """One call with its slot. A class and no generator, which would cost more than the slot.
 
-    __slots__ = ("_admission", "_body", "_call", "_grant", "_sent", "_slot")
+    `sent`: it has had one.
+    """
+
+    __slots__ = ("_admission", "_body", "_call", "_grant", "_sending", "_slot", "sent")
 
     def __init__(self, admission: Admission, call: Call, grant: Grant, body: RequestBody) -> None:
         self._admission = admission
@@ -40,6 +40,7 @@ class _Admitted:
         self._grant = grant
         self._body = body
         self._slot: Slot | None = None
+        self.sent = False
 
     async def __aenter__(self) -> Response:
         admission, grant = self._admission, self._grant
@@ -52,8 +53,9 @@ class _Admitted:
             slot = await slots.wait(grant.tenant, service)
             waited = admission.clock.monotonic() - began
         try:
-            self._sent = admission.upstream.send(self._call, grant, self._body)
-            response = await self._sent.__aenter__()
+            self.sent = True
+            self._sending = admission.upstream.send(self._call, grant, self._body)
+            response = await self._sending.__aenter__()
         except BaseException:
             slots.release(slot)
             raise
@@ -70,6 +72,6 @@ class _Admitted:
         if slot is None:
             return
         try:
-            await self._sent.__aexit__(kind, error, traceback)
+            await self._sending.__aexit__(kind, error, traceback)
         finally:
             self._admission.slots.release(slot)

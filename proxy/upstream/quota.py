@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Final
 
 from proxy.call import Call
-from proxy.errors import Unavailable
+from proxy.errors import DestinationRefused, Unavailable
 from proxy.grant import Grant
 from proxy.limits.limits import Limits
 from proxy.limits.rules import Plan
 from proxy.messages import RequestBody, Response
-from proxy.upstream.seam import Upstream
+from proxy.upstream.admission import Admission, Admitted
+
+_UNSENT: Final = (Unavailable, DestinationRefused)
+"""Errors that say that no upstream has seen a call: no key that opens, no connection for it; an
+address that it may not go to."""
 
 
 class Quota:
     """Lets calls through that are within their limits; stands below the cache, so that a hit or a
     follower takes none."""
 
-    def __init__(self, upstream: Upstream, limits: Limits) -> None:
+    def __init__(self, upstream: Admission, limits: Limits) -> None:
         self._upstream = upstream
         self._limits = limits
 
@@ -36,21 +41,20 @@ class Quota:
 class _Counted:
     """One call that takes from its limits before it is sent."""
 
-    __slots__ = ("_limits", "_plan", "_sent")
+    __slots__ = ("_admitted", "_limits", "_plan")
 
-    def __init__(
-        self, limits: Limits, plan: Plan, sent: AbstractAsyncContextManager[Response]
-    ) -> None:
+    def __init__(self, limits: Limits, plan: Plan, admitted: Admitted) -> None:
         self._limits = limits
         self._plan = plan
-        self._sent = sent
+        self._admitted = admitted
 
     async def __aenter__(self) -> Response:
         await self._limits.spend(self._plan)
         try:
-            return await self._sent.__aenter__()
-        except Unavailable:  # ours: no slot, no place in the queue, no key; nothing was sent
-            self._limits.give_back(self._plan)
+            return await self._admitted.__aenter__()
+        except BaseException as error:
+            if not self._admitted.sent or isinstance(error, _UNSENT):
+                self._limits.give_back(self._plan)
             raise
 
     async def __aexit__(
@@ -59,4 +63,4 @@ class _Counted:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._sent.__aexit__(kind, error, traceback)
+        await self._admitted.__aexit__(kind, error, traceback)

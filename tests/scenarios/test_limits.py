@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from proxy.app import REFRESH_SECONDS
-from tests.support.caller import Answered, call
+from tests.support.caller import Answered, Caller, call
 from tests.support.clock import FakeClock
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.relay import Running, running_relay
+from tests.support.resolver import FakeResolver
 from vault import NewToken, open_vault
 
 KEY = "sk-canary-0123456789abcdefghij"
@@ -33,6 +34,14 @@ async def ask(up: Running, origin: Origin, token: str, more: str = "", path: str
 
 def relay(data: Path, origin: Origin, settings: str | None = None, **more: Any) -> Any:
     return running_relay(data, {"openai": {"origin": origin.url}}, settings, **more)
+
+
+async def waiting(up: Running, reader: str, calls: int) -> None:
+    """Until so many calls wait for a slot, as the metrics have it."""
+    told, bearer = b"", ("Authorization", f"Bearer {reader}")
+    async with asyncio.timeout(20):
+        while b"\nkeyrelay_queued %.1f\n" % calls not in told:
+            told = (await call(up.url, "GET", "/metrics", bearer)).body
 
 
 def fields(answer: Answered) -> dict[str, str]:
@@ -209,6 +218,58 @@ async def test_a_call_that_was_never_sent_costs_nothing(tmp_path: Path) -> None:
         assert (await busy).status == 200
         assert (await ask(up, origin, token)).status == 200
         assert (await ask(up, origin, token)).status == 429
+
+
+async def test_a_caller_who_hangs_up_in_the_queue_has_made_no_upstream_call(tmp_path: Path) -> None:
+    """Nor one whose own time was over there."""
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        inside.set()
+        await go.wait()
+        await exchange.send(reply(200))
+
+    settings = "limits: {concurrency: {total: 1}}\n"
+    async with (
+        Origin(slow) as origin,
+        relay(tmp_path / "data", origin, settings, clock=FakeClock()) as up,
+    ):
+        await up.add_key("openai", key=KEY)
+        token = await up.issue("ann", upstream_limits=("3/hour",), budget=3)
+        reader = await up.issue("reader", role="read")
+        busy = asyncio.create_task(ask(up, origin, up.token))
+        await inside.wait()
+        bearer = ("Authorization", f"Bearer {token}")
+        target = f"/proxy?server={origin.url}/v1/x&service=openai"
+        async with await Caller.connect(up.url) as caller:
+            await caller.request("GET", target, bearer)
+            await waiting(up, reader, 1)
+        await waiting(up, reader, 0)
+        late = await call(up.url, "GET", target, bearer, ("X-Relay-Timeout", "0.05"))
+        assert (late.status, late.json()["error"]["code"]) == (504, "call_timeout")
+        assert fields(late)["ratelimit"].startswith(
+            '"token-upstream-hour";r=3;t=3600, "budget";r=3'
+        )
+        go.set()
+        assert (await busy).status == 200
+        answer = await ask(up, origin, token)
+        assert fields(answer)["ratelimit"].startswith(
+            '"token-upstream-hour";r=2;t=3600, "budget";r=2'
+        )
+
+
+async def test_a_call_to_an_address_that_is_not_permitted_costs_nothing(tmp_path: Path) -> None:
+    """It was refused here, when its name was looked up."""
+    resolver = FakeResolver({"api.openai.com": ["10.0.0.1"]})
+    async with running_relay(tmp_path / "data", resolver=resolver, clock=FakeClock()) as up:
+        await up.add_key("openai", key=KEY)
+        token = await up.issue("ann", upstream_limits=("3/hour",), budget=3)
+        target = "/proxy/openai/v1/models"
+        answer = await call(up.url, "GET", target, ("Authorization", f"Bearer {token}"))
+        assert (answer.status, answer.json()["error"]["code"]) == (403, "destination_ip_prohibited")
+        assert fields(answer)["ratelimit"].startswith(
+            '"token-upstream-hour";r=3;t=3600, "budget";r=3'
+        )
 
 
 async def test_a_tenant_and_a_handed_out_key_have_limits_of_their_own(tmp_path: Path) -> None:
