@@ -6,6 +6,7 @@ from proxy.messages import Field, Fields, value
 
 EXPOSED = (
     b"Cache-Status, Age, X-Request-ID, X-Relay-Request-ID, Retry-After, Server-Timing, Proxy-Status"
+    b", RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 )
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _MAX_AGE = b"600"
