@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.clock import Clock
 from proxy.record import CallRecord, Tokens
@@ -39,11 +39,14 @@ SWEEP_SECONDS: Final = 60.0
 QUEUE: Final = 50_000
 """Calls that wait to be written, at most; what comes above it is lost."""
 
+READERS: Final = 2
+"""Threads for who asks: much of that must not take those in which names are looked up for calls."""
+
 MOST_HELD: Final = 64 * 2**20
 """Octets of answers that wait for their tokens to be read; above it they are not."""
 
 _UPSTREAM: Final = frozenset({"stored", "miss", "bypass"})
-_OF_UPSTREAMS: Final = ("upstream_", "redirect_")
+_OF_UPSTREAMS: Final = ("upstream_", "redirect_", "answer_")
 """Verdicts and codes of calls that went out."""
 
 SAME: Final = 17
@@ -52,6 +55,8 @@ SAME: Final = 17
 _NONE: Final = Tokens("", 0, 0)
 
 _log = logging.getLogger("keyrelay.usage")
+
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Usage:
         self._told_lost = 0
         self._writing_on: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyrelay-usage")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="keyrelay-usage-reads")
 
     # In the event loop.
 
@@ -115,6 +121,7 @@ class Usage:
         await self.flush()
         await self._in_thread(self._end)
         self._executor.shutdown()
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def flush(self) -> None:
         """Writes all that was noted before, if the store takes it."""
@@ -124,23 +131,23 @@ class Usage:
 
     async def sums(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """As the store has it, with what was noted up to now; raises UsageError."""
-        await self.flush()
-        return await asyncio.to_thread(self._store.sums, which, *groupings)
+        return await self._told(lambda: self._store.sums(which, *groupings))
 
     async def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
         """As the store has it, with what was noted up to now; raises UsageError."""
-        await self.flush()
-        return await asyncio.to_thread(self._store.calls, which, order, limit)
+        return await self._told(lambda: self._store.calls(which, order, limit))
 
     async def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """As the store has it, with what was noted up to now; raises UsageError."""
-        await self.flush()
-        return await asyncio.to_thread(self._store.minutes, which, *groupings)
+        return await self._told(lambda: self._store.minutes(which, *groupings))
 
     async def troubles(self, which: Which, limit: int) -> list[Trouble]:
         """As the store has it, with what was noted up to now; raises UsageError."""
+        return await self._told(lambda: self._store.troubles(which, limit))
+
+    async def _told(self, read: Callable[[], Told]) -> Told:
         await self.flush()
-        return await asyncio.to_thread(self._store.troubles, which, limit)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     async def _write_on(self) -> None:
         swept = self._clock.monotonic() - SWEEP_SECONDS

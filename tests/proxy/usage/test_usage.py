@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -90,6 +91,23 @@ async def test_what_was_noted_is_there_when_somebody_asks() -> None:
     await usage.stop()
 
 
+async def test_who_asks_much_takes_no_thread_of_others() -> None:
+    """The loop's own threads look up names, which calls wait for."""
+    store, threads = Stubborn(), set()
+
+    def sums(*_: object) -> list[list[Sums]]:
+        threads.add(threading.current_thread().name)
+        return []
+
+    store.sums = sums  # type: ignore[assignment]
+    usage = a_usage(store)
+    await usage.start()
+    await asyncio.gather(*(usage.sums(EVER, ()) for _ in range(64)))
+    await usage.stop()
+    assert len(threads) in (1, 2)
+    assert all(name.startswith("keyrelay-usage-reads") for name in threads)
+
+
 async def test_calls_are_written_while_nobody_asks(store: SqliteUsage) -> None:
     """By the task that `start` begins."""
     usage = a_usage(store)
@@ -112,6 +130,7 @@ async def test_calls_are_written_while_nobody_asks(store: SqliteUsage) -> None:
         ({"status": 401, "verdict": "", "code": "unauthorized"}, 0, 0),
         ({"status": 502, "verdict": "", "code": "upstream_unreachable"}, 0, 1),
         ({"status": 502, "verdict": "", "code": "redirect_refused"}, 0, 1),
+        ({"status": 502, "verdict": "", "code": "answer_too_large"}, 0, 1),
         ({"verdict": "miss"}, 1, 1),
         ({"verdict": "stored"}, 1, 1),
         ({"verdict": "hit"}, 1, 0),
