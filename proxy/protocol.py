@@ -20,6 +20,9 @@ MAX_TARGET = 16 * 1024
 MAX_HEADER = 64 * 1024
 MAX_FIELDS = 100
 MAX_PIPELINED = 8
+MAX_BEHIND = 16 * 1024 * 1024
+"""Octets behind our last words that are read before the connection is reset."""
+
 PIECE = 16 * 1024
 """Octets that are parsed before the queue of pipelined calls is looked at again."""
 
@@ -173,14 +176,19 @@ class RelayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
         if self._deaf:
-            return
-        if self._unread:  # a read that was under way when reading was paused
+            self._hear_out(data)
+        elif self._unread:  # a read that was under way when reading was paused
             self._unread = memoryview(bytes(self._unread) + data)
         elif len(data) <= PIECE and not self._is_full:
             self._parse(data)
         else:
             self._unread = memoryview(data)
             self._read_on()
+
+    def _hear_out(self, data: bytes) -> None:
+        self._silent += len(data)
+        if self._silent > MAX_BEHIND:
+            self.transport.abort()
 
     @property
     def _is_full(self) -> bool:
