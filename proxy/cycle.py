@@ -21,8 +21,8 @@ class RelayCycle(RequestResponseCycle):
 
     `target`: the raw request target (RFC 9112 section 3.2). `old`: the caller speaks HTTP/1.0,
     which knows no chunks: without a length the connection's end ends an answer (section 6.3).
-    `task`: in which it is answered. `finish`: ends the connection; told whether the caller may still
-    be sending.
+    `task`: in which it is answered. `finish`: ends the connection; told whether the caller may be
+    sending still.
     """
 
     target: bytes = b""

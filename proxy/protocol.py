@@ -268,7 +268,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._finish(True)
 
     def _finish(self, listening: bool) -> None:
-        """Ends the connection. One that may still be `listening` to a caller is not closed under its
+        """Ends the connection. One that is still `listening` to a caller is not closed under its
         octets, since the reset that answers those can take our last words with it (RFC 9112 section
         9.6): they are read, and heard no more."""
         if listening and self.transport.can_write_eof() and not self.transport.is_closing():
