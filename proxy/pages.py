@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from proxy import __version__
 from proxy.catalogue import entry, given
@@ -58,9 +58,12 @@ async def not_found(request: Request, _: Exception | None) -> Response:
 
 
 async def not_allowed(request: Request, _: Exception | None) -> Response:
-    """Nothing here takes a body."""
-    error = MethodNotAllowed("This page is only read: use GET.", fields=((b"allow", b"GET, HEAD"),))
-    return _refused(request, error)
+    """Another method than what is served on this path takes."""
+    found = (route for route in request.app.routes if isinstance(route, Route))
+    here = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted({method for route in here for method in route.methods or ()}))
+    allow = ((b"allow", allowed.encode()),)
+    return _refused(request, MethodNotAllowed(f"Use {allowed} here.", fields=allow))
 
 
 def _refused(request: Request, error: RelayError) -> Response:

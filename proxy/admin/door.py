@@ -48,19 +48,24 @@ class Administration:
 def routes(
     admin: Administration, wrap: Callable[[Handler], Handler] = answering
 ) -> Sequence[BaseRoute]:
-    """The two doors; `wrap` says how errors are answered."""
+    """The two doors, and whoever only looks at one; `wrap` says how errors are answered."""
 
     async def login(request: Request) -> Response:
         admin.origin.check_change(fields_of(request))
         form = await read_form(request)
         cookie = await admin.sessions.sign_in(form.get("token", "").strip().encode())
+        admin.sessions.sign_out(fields_of(request))  # of the session before nothing is left over
         return _to(f"{HOME}?begun=1", cookie)
 
     async def logout(request: Request) -> Response:
         await admin.changing(request)
         return _to(HOME, admin.sessions.sign_out(fields_of(request)))
 
+    async def lead_in(_: Request) -> Response:
+        return Response(status_code=303, headers={"Location": HOME})
+
     return (
+        *(Route(HOME + path, wrap(lead_in)) for path in ("/", "/login", "/logout")),
         Route(f"{HOME}/login", wrap(login), methods=["POST"]),
         Route(f"{HOME}/logout", wrap(logout), methods=["POST"]),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -20,7 +19,9 @@ TENANTS: Final = 256
 BEHIND: Final = 500
 """How many calls somebody who watches may be behind; beyond it they are let go."""
 
-WATCHERS: Final = 32
+WATCHERS: Final = 256
+OF_ONE: Final = 32
+"""How many may watch at once, in all and of one tenant: each has a connection that stays open."""
 
 
 class Line(NamedTuple):
@@ -122,21 +123,23 @@ class LiveCalls:
         found = self._newest.get(tenant, ())
         return (line for line in found if line.number > after and wish.takes(line))
 
-    @contextmanager
-    def watching(self, tenant: str, wish: Wish) -> Iterator[Watcher]:
-        """Calls of one tenant as they end; raises Overloaded where too many watch."""
-        if sum(map(len, self._watchers.values())) >= WATCHERS:
+    def watch(self, tenant: str, wish: Wish) -> Watcher:
+        """Calls of one tenant as they end, until `leave`; raises Overloaded: too many watch."""
+        of_one = len(self._watchers.get(tenant, ()))
+        if of_one >= OF_ONE or sum(map(len, self._watchers.values())) >= WATCHERS:
             raise Overloaded("Too many watch the calls: close another page of it.", retry_after=60)
         watcher = Watcher(wish)
         self._watchers.setdefault(tenant, set()).add(watcher)
         if self._ended:
             watcher.end()
-        try:
-            yield watcher
-        finally:
-            self._watchers[tenant].discard(watcher)
-            if not self._watchers[tenant]:
-                del self._watchers[tenant]
+        return watcher
+
+    def leave(self, tenant: str, watcher: Watcher) -> None:
+        """Somebody watches no longer."""
+        watchers = self._watchers.get(tenant, set())
+        watchers.discard(watcher)
+        if not watchers:
+            self._watchers.pop(tenant, None)
 
     def end(self) -> None:
         """Lets all go who watch, and whoever comes: the server is to stop."""

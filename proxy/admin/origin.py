@@ -22,8 +22,8 @@ class OwnOrigin:
 
     def check(self, fields: Fields) -> None:
         """Raises Forbidden where a browser says that the request is some other page's."""
-        site = value(fields, b"sec-fetch-site")
-        if site not in (None, b"same-origin", b"none"):
+        sites = values(fields, b"sec-fetch-site")
+        if any(site not in (b"same-origin", b"none") for site in sites):
             raise Forbidden(FOREIGN)
         own = self._own(fields)
         if any(origin not in own for origin in values(fields, b"origin")):

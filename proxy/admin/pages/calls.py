@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -10,17 +9,18 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from proxy.admin.answers import answering, fields_of
 from proxy.admin.door import SIGNED_OUT
-from proxy.admin.live import Line, LiveCalls, Watcher, Wish
+from proxy.admin.live import Line, LiveCalls, Wish
 from proxy.admin.pages.board import Board, Visit, example, signed
 from proxy.admin.pages.formats import clock, octets, seconds
-from proxy.errors import Unauthorized
+from proxy.errors import Unauthorized, Unavailable
 from proxy.messages import Fields
 
 PATIENCE: Final = 15.0
-"""Seconds without a call after which a sign of life is sent, and the session looked at."""
+"""Seconds without a call after which a sign of life is sent."""
 
 STATUSES: Final = (
     ("", "all"),
@@ -63,17 +63,13 @@ def stream(board: Board) -> Route:
         session = await board.admin.sessions.find(fields, used=False)
         if session is None:
             raise Unauthorized(SIGNED_OUT)
-        wish, after = _wish(request), _after(request)
-        tail = _Tail(board, fields, session.who.tenant, wish)
-        return StreamingResponse(
-            tail.events(after), headers=_STREAM, media_type="text/event-stream"
-        )
+        return _Stream(_Tail(board, fields, session.who.tenant, _wish(request)), _after(request))
 
     return Route("/admin/calls/stream", answering(give), methods=["GET"])
 
 
 class _Tail:
-    """One page that watches."""
+    """One page that watches, until `leave`; raises Overloaded where too many do."""
 
     def __init__(self, board: Board, fields: Fields, tenant: str, wish: Wish) -> None:
         self._live: LiveCalls = board.live
@@ -81,26 +77,42 @@ class _Tail:
         self._fields = fields
         self._tenant = tenant
         self._wish = wish
+        self._watcher = self._live.watch(tenant, wish)
+
+    def leave(self) -> None:
+        """Nobody reads it any more."""
+        self._live.leave(self._tenant, self._watcher)
 
     async def events(self, after: int) -> AsyncIterator[str]:
         """Server-sent events, as long as somebody is signed in, keeps up and stays."""
-        with self._live.watching(self._tenant, self._wish) as watcher:
-            yield "retry: 3000\n\n"
-            missed = list(self._live.newest(self._tenant, self._wish, after))
-            if missed:
-                yield _event(missed)
-            async for event in self._following(watcher):
-                yield event
-
-    async def _following(self, watcher: Watcher) -> AsyncIterator[str]:
-        looked = asyncio.get_running_loop().time()
-        async for lines in watcher.lines(PATIENCE):
-            if (now := asyncio.get_running_loop().time()) - looked >= PATIENCE:
-                looked = now
-                if await self._sessions.find(self._fields, used=False) is None:
-                    yield "event: over\ndata:\n\n"
-                    return
+        missed = list(self._live.newest(self._tenant, self._wish, after))
+        yield "retry: 3000\n\n"
+        if missed:
+            yield _event(missed)
+        async for lines in self._watcher.lines(PATIENCE):
+            try:
+                session = await self._sessions.find(self._fields, used=False)
+            except Unavailable:  # the page comes again by itself
+                return
+            if session is None:
+                yield "event: over\ndata:\n\n"
+                return
             yield _event(lines) if lines else ": still here\n\n"
+
+
+class _Stream(StreamingResponse):
+    """A tail as an answer; however that ends, nobody watches for it any more."""
+
+    def __init__(self, tail: _Tail, after: int) -> None:
+        super().__init__(tail.events(after), headers=_STREAM, media_type="text/event-stream")
+        self._tail = tail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._tail.leave()
 
 
 def _event(lines: Sequence[Line]) -> str:

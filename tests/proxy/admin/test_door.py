@@ -41,6 +41,47 @@ async def test_a_token_opens_a_session_and_sign_out_ends_it(office: Office) -> N
     assert (again.status, b"sign in" in again.body) == (401, True)
 
 
+async def test_signing_in_again_ends_the_session_before(office: Office) -> None:
+    """The browser forgets its cookie then, and nobody else shall use it."""
+    cookie = await office.signed_in()
+    again = await office.submit("/admin/login", OWN, cookie, token=office.admin)
+    assert again.status == 303
+    assert not await lives(office, cookie)
+    fresh = ("Cookie", (again.header("set-cookie") or "").partition(";")[0])
+    assert await lives(office, fresh)
+
+
+async def test_a_failed_sign_in_ends_no_session(office: Office) -> None:
+    """Nothing has changed."""
+    cookie = await office.signed_in()
+    assert (await office.submit("/admin/login", OWN, cookie, token="kr_x")).status == 401
+    assert await lives(office, cookie)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/version", "GET, HEAD"),
+        ("/admin/login", "GET, HEAD, POST"),
+        ("/admin/keys/add", "GET, HEAD, POST"),
+        ("/admin/keys/default", "POST"),
+    ],
+)
+async def test_another_method_is_told_which_there_are(
+    office: Office, path: str, allowed: str
+) -> None:
+    """All of this path, forms and pages alike (RFC 9110 section 10.2.1)."""
+    answer = await call(office.up.url, "PUT", path)
+    assert (answer.status, answer.header("allow")) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/login", "/admin/logout"])
+async def test_who_comes_to_the_door_by_its_address_is_led_in(office: Office, path: str) -> None:
+    """By typing it, or by loading the refusal of a sign-in again."""
+    answer = await call(office.up.url, "GET", path)
+    assert (answer.status, answer.header("location")) == (303, "/admin")
+
+
 @pytest.mark.parametrize("text", ["", "x", "kr_wrong", "kr_000000000000_" + "0" * 38])
 async def test_a_wrong_token_is_told_in_one_way(
     office: Office, text: str, caplog: pytest.LogCaptureFixture
@@ -69,6 +110,7 @@ async def test_only_admins_come_in(office: Office) -> None:
         (("Origin", "null"),),
         (OWN, ("Sec-Fetch-Site", "cross-site")),
         (OWN, EVIL),
+        (OWN, ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")),
     ],
 )
 async def test_no_other_page_signs_in_or_out(

@@ -1,4 +1,4 @@
-"""The live tail over real sockets: for whoever is signed in, of one tenant, and not for too many."""
+"""The live tail over real sockets: for who is signed in, of one tenant, not for too many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from proxy.admin.live import OF_ONE, WATCHERS, LiveCalls
+from proxy.admin.live import OF_ONE, WATCHERS, LiveCalls, Wish
 from proxy.admin.session import _csrf
 from proxy.errors import Overloaded
 from tests.proxy.admin.conftest import FORM, OWN, bearer
@@ -48,10 +48,12 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with Origin(reply(200, [], b"fine")) as origin:
-        async with running_relay(tmp_path / "data", {"openai": {"origin": origin.url}}) as up:
-            await up.add_key("openai", key="sk-test-0123456789abcdef")
-            yield Desk(up)
+    async with (
+        Origin(reply(200, [], b"fine")) as origin,
+        running_relay(tmp_path / "data", {"openai": {"origin": origin.url}}) as up,
+    ):
+        await up.add_key("openai", key="sk-test-0123456789abcdef")
+        yield Desk(up)
 
 
 @pytest.mark.parametrize("how", ["revoked", "signed out"])
@@ -90,9 +92,8 @@ async def test_one_more_than_may_watch_is_told_so(desk: Desk) -> None:
 def test_in_all_there_are_so_many() -> None:
     """However many tenants there are."""
     live = LiveCalls()
-    for tenant in range(WATCHERS):
-        live.place(str(tenant))
+    watchers = [live.watch(str(tenant), Wish()) for tenant in range(WATCHERS)]
     with pytest.raises(Overloaded):
-        live.place("one more")
-    live.leave("0")
-    live.place("one more")
+        live.watch("one more", Wish())
+    live.leave("0", watchers[0])
+    live.watch("one more", Wish())
