@@ -80,7 +80,7 @@ class ProxyEndpoint:
             reply.whole(204, cors.preflight_fields(fields, self._origins), b"")
             return
         body = InboundBody(wire, seen.length)
-        directions = self._directions(wire.target)
+        directions = self._directions(wire.target, seen.id)
         call = Call(method, directions, fields, body, seen.id, seen.hash)
         self.in_flight += 1
         try:
@@ -88,7 +88,7 @@ class ProxyEndpoint:
         finally:
             self.in_flight -= 1
 
-    def _directions(self, target: bytes) -> Directions | RelayError:
+    def _directions(self, target: bytes, call_id: str) -> Directions | RelayError:
         known = self._read.get(target)
         if known is not None:
             return known
@@ -97,6 +97,8 @@ class ProxyEndpoint:
             directions = parse_directions(target, self._services)
         except RelayError as error:
             return error
+        except Exception as error:
+            return _unexpected(call_id, error)
         if len(target) <= LONGEST_REMEMBERED:
             self._read.put(target, directions, basis)
         return directions
@@ -115,11 +117,7 @@ class ProxyEndpoint:
         except RelayError as error:
             await reply.fail(error, notes.account.standing)
         except Exception as error:
-            _tell_unexpected(reply.id, error)
-            text = f"keyrelay failed; the admin finds the cause under the id {reply.id}."
-            failure = InternalError(text)
-            failure.__cause__ = error
-            await reply.fail(failure, ())
+            await reply.fail(_unexpected(reply.id, error), _standing(notes.account, reply.id))
         finally:
             if self._watching.observers:
                 self._tell(call, reply, notes)
@@ -191,6 +189,23 @@ class _Notes:
         self.body = body
         self.response: Response | None = None
         self.meter: Meter | None = None
+
+
+def _unexpected(call_id: str, error: Exception) -> InternalError:
+    """What the caller hears of it; the log gets more."""
+    _tell_unexpected(call_id, error)
+    failure = InternalError(f"keyrelay failed; the admin finds the cause under the id {call_id}.")
+    failure.__cause__ = error
+    return failure
+
+
+def _standing(account: Account, call_id: str) -> Fields:
+    """How the call's limits stand, unless it is that which fails."""
+    try:
+        return account.standing
+    except Exception as error:
+        _tell_unexpected(call_id, error)
+        return ()
 
 
 def _tell_unexpected(call_id: str, error: Exception) -> None:
