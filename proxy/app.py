@@ -27,6 +27,7 @@ from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
 from proxy.causes import frames, lineage
 from proxy.config import Config
+from proxy.destinations import parse_destination
 from proxy.health import pages as health_pages
 from proxy.health.pages import Ward
 from proxy.health.probing import Prober, Rounds
@@ -35,12 +36,14 @@ from proxy.health.watch import Health
 from proxy.metrics import Sources, Tallies, listener_app
 from proxy.metrics import routes as metrics_routes
 from proxy.pages import REFUSALS, ROUTES
-from proxy.record import Observer
+from proxy.record import Observer, unmetered
 from proxy.reload import Live, Reloading, names
 from proxy.remembered import RememberedGrants
 from proxy.reply import Writer
 from proxy.services import CurrentServices, Services
+from proxy.traces import Tracing
 from proxy.upstream.leaves import Transport
+from proxy.upstream.transport import trust
 from proxy.usage import Metering, Price, Prices, SqliteUsage, Usage, UsageSettings
 from proxy.way import Surroundings, Way, make_way
 from vault import Vault, VaultError
@@ -201,6 +204,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     tallies = Tallies(lambda name: known.get(name) is not None)
     prices = Prices(_prices(config))
     usage = _usage(config, prices, around)
+    tracing = _tracing(config)
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
@@ -211,7 +215,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         known,
         Writer(clock, way.pseudonym),
         _origins(config),
-        _watching((*around.observers, *seen.observers, tallies.observe, health.observe), usage),
+        _watching(
+            (*around.observers, *seen.observers, tallies.observe, health.observe), usage, tracing
+        ),
     )
     readiness = _readiness(vault, way.cache, around)
     ward = Ward(
@@ -228,7 +234,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices), *way.live, *around.live))
-    lasting = (way.limits, rounds) if usage is None else (way.limits, rounds, usage)
+    lasting = (way.limits, rounds, *(one for one in (usage, tracing) if one is not None))
     changes = Changes(vault, way, reloading)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
@@ -309,9 +315,23 @@ def _usage(config: Config, prices: Prices, around: Surroundings) -> Usage | None
     return Usage(store, prices, around.clock, UsageSettings(**kept))
 
 
-def _watching(observers: tuple[Observer, ...], usage: Usage | None) -> Watching:
-    """Answers are metered only where somebody writes it down."""
-    return Watching(observers) if usage is None else Watching((*observers, usage.note), Metering())
+def _tracing(config: Config) -> Tracing | None:
+    server = config.server
+    if server.traces_endpoint is None:
+        return None
+    endpoint = parse_destination(server.traces_endpoint)
+    return Tracing.to(endpoint, lambda: trust(server.upstream_ca), server.traces_ratio)
+
+
+def _watching(
+    observers: tuple[Observer, ...], usage: Usage | None, tracing: Tracing | None
+) -> Watching:
+    """Answers are metered only where somebody writes it down, and calls traced where asked."""
+    metering = unmetered if usage is None else Metering()
+    noting = () if usage is None else (usage.note,)
+    if tracing is None:
+        return Watching((*observers, *noting), metering)
+    return Watching((*observers, *noting, tracing.observe), metering, tracing.begin)
 
 
 def _is_call(target: bytes) -> bool:

@@ -14,6 +14,7 @@ from proxy.causes import frames, lineage
 from proxy.clock import Clock
 from proxy.cycle import RelayCycle
 from proxy.errors import CallerGone, InternalError, RelayError, Unavailable
+from proxy.fields import without_trace
 from proxy.gateway import Gateway
 from proxy.inbound import HangUp, InboundBody, look_over
 from proxy.memo import Memo
@@ -21,6 +22,7 @@ from proxy.messages import Fields, Response
 from proxy.record import Account, CallRecord, Meter, Metering, Observer, unmetered
 from proxy.reply import Reply, Writer
 from proxy.services import CurrentServices
+from proxy.trace import Trace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,10 +37,13 @@ LONGEST_REMEMBERED = 2048
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Who hears of every call once it is over, and what reads along what answers say they used."""
+    """Who hears of every call once it is over, what reads along what answers say they used, and
+    `traced`, where calls have a place in a trace: from the caller's traceparent and when a call
+    began to that."""
 
     observers: tuple[Observer, ...] = ()
     metering: Metering = unmetered
+    traced: Callable[[bytes, float], Trace] | None = None
 
 
 class ProxyEndpoint:
@@ -81,7 +86,9 @@ class ProxyEndpoint:
             return
         body = InboundBody(wire, seen.length)
         directions = self._directions(wire.target, seen.id)
-        call = Call(method, directions, fields, body, seen.id, seen.hash)
+        call = Call(method, directions, seen.fields, body, seen.id, seen.hash, seen.parent)
+        if self._watching.traced is not None:
+            call = _traced(call, self._watching.traced(seen.parent, reply.began))
         self.in_flight += 1
         try:
             await self._answer(call, reply, _Notes(body))
@@ -176,6 +183,7 @@ class ProxyEndpoint:
             meter=notes.meter,
             key=grant.key.alias if grant and grant.key else "",
             answered=reply.answered,
+            trace=call.trace,
         )
 
 
@@ -189,6 +197,12 @@ class _Notes:
         self.body = body
         self.response: Response | None = None
         self.meter: Meter | None = None
+
+
+def _traced(call: Call, trace: Trace) -> Call:
+    """The call in its trace; what it says of one that can't be continued goes no further."""
+    fields = call.fields if call.parent else without_trace(call.fields)
+    return call._replace(fields=fields, trace=trace)
 
 
 def _unexpected(call_id: str, error: Exception) -> InternalError:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from proxy.messages import Fields, values
+from proxy.trace import PARENT_FIELD, STATE_FIELD
 
 # RFC 9110 section 7.6.1; Content-Length is decided anew by whoever frames the request.
 _HOP_BY_HOP: Final = frozenset(
@@ -86,6 +87,11 @@ def with_defaults(fields: Fields, defaults: Fields) -> Fields:
     """The fields with those defaults (a version) that the caller did not send."""
     sent = {name for name, _ in fields}
     return fields + tuple(field for field in defaults if field[0] not in sent)
+
+
+def without_trace(fields: Fields) -> Fields:
+    """The fields without those of a trace that can't be continued (W3C Trace Context)."""
+    return tuple([field for field in fields if field[0] not in (PARENT_FIELD, STATE_FIELD)])
 
 
 def add_via(fields: Fields, pseudonym: bytes) -> Fields:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.grant import Client, Grant
 from proxy.messages import Fields
+from proxy.trace import Trace
 
 
 class Tokens(NamedTuple):
@@ -47,6 +48,7 @@ class CallRecord(NamedTuple):
     `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
     `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
     that the call carries; empty: none. `answered`: seconds until the header of an answer went out.
+    `trace`: where calls are traced.
     """
 
     id: str
@@ -69,6 +71,7 @@ class CallRecord(NamedTuple):
     meter: Meter | None
     key: str = ""
     answered: float | None = None
+    trace: Trace | None = None
 
 
 Observer = Callable[[CallRecord], None]

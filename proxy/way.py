@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
-from proxy.bounds import Bounded, ByService
+from proxy.bounds import Bounded, ByService, Fetching
 from proxy.cache.cache import STORES, Cache
 from proxy.cache.key import Forwarded, Keyer
 from proxy.cache.policy import CacheSettings
@@ -27,6 +27,7 @@ from proxy.reload import Files, Live, NoFiles, names
 from proxy.remembered import RememberedGrants
 from proxy.routing import Router
 from proxy.services import CurrentServices
+from proxy.traces import MarksLookUps, MarksUpstream
 from proxy.upstream import settings
 from proxy.upstream.admission import Admission
 from proxy.upstream.forwarder import Forwarder
@@ -92,6 +93,7 @@ class Way(NamedTuple):
     slots: Slots
     limits: Limits
     cache: Cache
+    fetching: Fetching
     authenticator: Authenticator
     authorizer: Authorizer
 
@@ -120,7 +122,7 @@ class Way(NamedTuple):
             authenticator=self.authenticator,
             router=Router(self.pseudonym),
             authorizer=self.authorizer,
-            cache=Bounded(self.cache, self.bounds.requests),
+            cache=Bounded(self.fetching, self.bounds.requests),
             remembered=remembered,
             limits=self.limits,
         )
@@ -143,8 +145,11 @@ async def make_way(
     )
     slots = Slots(settings.slot_limits(config.limits))
     limits = _limits(config, around)
-    admission = Admission(Sized(forwarder, bounds.responses), slots, around.clock)
+    traced = config.server.traces_endpoint is not None
+    leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
+    admission = Admission(Sized(leaf, bounds.responses), slots, around.clock)
     upstream = Quota(admission, limits)
+    cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
     return Way(
         pseudonym=pseudonym,
         transport=transport,
@@ -152,7 +157,8 @@ async def make_way(
         bounds=bounds,
         slots=slots,
         limits=limits,
-        cache=await _cache(config, upstream, forwarder.forwarded, vault, around),
+        cache=cache,
+        fetching=MarksLookUps(cache, around.clock) if traced else cache,
         authenticator=Authenticator(vault, known, around.clock, handed_out(config)),
         authorizer=Authorizer(known, _own_places(config, around)),
     )

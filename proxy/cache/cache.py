@@ -161,6 +161,11 @@ class Cache:
             raise call.directions
         return decide(call.method, call.directions, self._clock.now(), self._settings)
 
+    def looks_up(self, call: Call) -> bool:
+        """Whether what is stored may answer a call."""
+        plan = self.plan(call)
+        return plan.lookup and self.passing(call, plan) is None
+
     def begin(self, call: Call, grant: Grant) -> Keying:
         """The call's key, without the body."""
         return self._keyer.begin(call, grant)

@@ -25,6 +25,7 @@ from proxy.grant import Grant
 from proxy.memo import bounded_put
 from proxy.messages import Field, Fields, values
 from proxy.services.slots import every_slot, query_names
+from proxy.trace import PARENT_FIELD
 from vault import Hasher, Hashing
 
 FORMAT = b"keyrelay cache key 1"
@@ -114,14 +115,15 @@ class Keyer:
         return _Begun(grant, forwarded, fold, hashing)
 
     def vary(self, fields: Fields) -> bytes | None:
-        """The names in `Vary` that the key itself does not hold, joined; None for `*`.
+        """The names in `Vary` that the key itself does not hold, joined; None for `*`, and for
+        what is another in every call.
 
         All other forwarded fields are in the key, so a stored answer's are equal anyway.
         """
         names = {
             name.strip().lower() for text in values(fields, b"vary") for name in text.split(b",")
         }
-        if b"*" in names:
+        if b"*" in names or PARENT_FIELD in names:
             return None
         return b",".join(sorted(name for name in names if self.noise.holds(name)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -28,6 +29,9 @@ NOT_STORED_FIELDS = frozenset(
     }
 )
 """Fields of one connection, caller or moment; `Age` is computed anew (RFC 9111 section 3.1)."""
+
+_VARIES_ANYHOW = re.compile(rb"\*|\btraceparent\b", re.IGNORECASE)
+"""In Vary: what is another in every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def refusal(
         return "status-not-kept"
     if response.complete_at_close and has_body(method, response.status):
         return "close-delimited"
-    if any(b"*" in names for names in values(response.fields, b"vary")):
+    if any(map(_VARIES_ANYHOW.search, values(response.fields, b"vary"))):
         return "vary-any"
     if honour_no_store and forbids_storing(response.fields):
         return "no-store"

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.errors import RelayError
 from proxy.messages import Fields, RequestBody
+from proxy.trace import Trace
 
 
 class ServiceNames(Protocol):
@@ -45,7 +46,8 @@ class Directions:
 class Call(NamedTuple):
     """A request as it came in. `directions` holds the refusal where the target can't be read,
     so that authentication may come first. `head`: a hash of method, target and all fields but
-    Content-Length; empty: nothing is remembered of this call.
+    Content-Length; empty: nothing is remembered of this call. `parent`: the caller's traceparent,
+    which is in neither; `trace`: ours, where calls are traced.
     """
 
     method: str
@@ -54,3 +56,5 @@ class Call(NamedTuple):
     body: RequestBody
     id: str
     head: bytes = b""
+    parent: bytes = b""
+    trace: Trace | None = None

@@ -30,6 +30,7 @@ from pydantic import (
 
 from proxy.config.quotas import Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
+from proxy.config.traces import CollectorUrl
 from proxy.config.units import Octets, Seconds, parse_seconds
 from proxy.config.usage import PriceTable, Usage
 from proxy.destinations import parse_destination, parse_registration
@@ -188,6 +189,8 @@ class Server(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_listen: Annotated[Listen, PlainValidator(_listen)] | None = None
     admin_listen: Annotated[Listen, PlainValidator(_listen)] | None = None
+    traces_endpoint: CollectorUrl | None = None
+    traces_ratio: Annotated[float, Field(strict=True, ge=0, le=1)] = 1.0
     shutdown_grace: Seconds = 10.0
 
 

@@ -60,6 +60,8 @@ _TAKEN = frozenset(
         "keep-alive",
         "range",
         "te",
+        "traceparent",
+        "tracestate",
         "trailer",
         "transfer-encoding",
         "upgrade",

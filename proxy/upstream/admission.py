@@ -50,8 +50,14 @@ class Admitted:
         slot = slots.take(grant.tenant, service)
         if slot is None:
             began = admission.clock.monotonic()
+            trace = self._call.trace
+            if trace is not None:
+                trace.queued = began
             slot = await slots.wait(grant.tenant, service)
-            waited = admission.clock.monotonic() - began
+            ended = admission.clock.monotonic()
+            waited = ended - began
+            if trace is not None:
+                trace.admitted = ended
         try:
             self.sent = True
             self._sending = admission.upstream.send(self._call, grant, self._body)

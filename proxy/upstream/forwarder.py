@@ -17,9 +17,10 @@ from proxy.fields import add_via, request_fields, response_fields, with_defaults
 from proxy.grant import Grant, Place
 from proxy.injection import EchoMatcher, Message, inject
 from proxy.memo import bounded_put
-from proxy.messages import Fields, RequestBody, Response
+from proxy.messages import Fields, RequestBody, Response, lines
 from proxy.services.model import Service, Slot
 from proxy.services.slots import header_names
+from proxy.trace import PARENT_FIELD
 from proxy.upstream.redirects import Redirects
 from proxy.upstream.transport import Deadlines, OutboundRequest
 from proxy.upstream.wire.guards import opening
@@ -154,16 +155,21 @@ class Forwarder:
     def outbound(self, call: Call, prepared: Prepared, body: RequestBody) -> OutboundRequest:
         """What is prepared, with this body."""
         grant = prepared.grant
+        fields, begun = prepared.fields, prepared.opening
+        parent = call.parent if call.trace is None else call.trace.onward
+        if parent:  # differs with every call, so it is in nothing that is prepared
+            fields = (*fields, (PARENT_FIELD, parent))
+            begun += lines(fields[-1:])
         return OutboundRequest(
             method=call.method,
             target=prepared.target,
-            fields=prepared.fields,
+            fields=fields,
             body=body,
             reach=grant.reach,
             own_allowed=grant.place is Place.BACKEND,
             deadlines=self.deadlines.of(grant),
             partition=grant.tenant,
-            opening=prepared.opening,
+            opening=begun,
         )
 
     def cleaned(self, call: Call, prepared: Prepared, answer: Response) -> Response:
