@@ -77,13 +77,14 @@ class ProxyEndpoint:
         """One call from its first octet to its last."""
         fields: Fields = tuple(scope["headers"])
         wire: RelayCycle = scope["extensions"]["keyrelay"]
-        page = cors.response_fields(fields, self._origins) if self._origins else ()
         method = scope["method"]
         seen = look_over(method, wire.target, fields)
-        reply = Reply(wire, self._writer, page, seen.id)
         if cors.is_preflight(method, fields):
-            reply.whole(204, cors.preflight_fields(fields, self._origins), b"")
+            leave = cors.preflight_fields(fields, self._origins)
+            Reply(wire, self._writer, (), seen.id).whole(204, leave, b"")
             return
+        page = cors.response_fields(fields, self._origins) if self._origins else ()
+        reply = Reply(wire, self._writer, page, seen.id)
         body = InboundBody(wire, seen.length)
         directions = self._directions(wire.target, seen.id)
         call = Call(method, directions, seen.fields, body, seen.id, seen.hash, seen.parent)
