@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from proxy.inbound import look_over
+from proxy.asgi import look_over
 from proxy.trace import Trace, is_parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

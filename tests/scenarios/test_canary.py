@@ -9,11 +9,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.caller import Answered, Caller, call
+from tests.support.collector import TraceCollector
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import Ended, keyrelay, served
 
 KEY = "sk-CANARY/0123456789+abcdefghijklmnop"
 SECOND = "sk-CANARY-rotated-0123456789-abcdefgh"
+QUERY = "CANARY-of-a-caller-0123456789"
 FOREVER = "&cache=4102444800"
 
 
@@ -96,8 +98,11 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         said.append(await keyrelay(data, *arguments, stdin=stdin))
         return said[-1]
 
-    async with Origin(reply(200, [], b"fine")) as origin:
-        (data / "keys.yaml").write_text(f"services: {{openai: {{origin: '{origin.url}'}}}}\n")
+    async with Origin(reply(200, [], b"fine")) as origin, TraceCollector() as collector:
+        (data / "keys.yaml").write_text(
+            f"services: {{openai: {{origin: '{origin.url}'}}}}\n"
+            f"server: {{traces_endpoint: '{collector.url}'}}\n"
+        )
         await run("init")
         await run("key", "add", "openai", stdin=KEY + "\n")
         await run("key", "add", "openai", KEY)
@@ -125,6 +130,10 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
 
             await ask(f"/proxy?server={url}{FOREVER}", body=b"kept")
             await ask(f"/proxy?server={url}{FOREVER}", body=b"kept")
+            for name in ("traceparent", "tracestate", "baggage", "X-Request-ID"):
+                sent = ("Authorization", f"Bearer {token}"), (name, f"a={QUERY}")
+                answers.append(await call(server.url, "POST", f"/proxy?server={url}", *sent))
+            await ask(f"/proxy/openai/v1/{QUERY}?private={QUERY}", body=QUERY.encode())
             origin.answer_with(echo)
             answers_before = len(answers)
             await ask(f"/proxy?server={url}{FOREVER}", body=b"echoed")
@@ -178,6 +187,10 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         for path, octets in files(data):
             assert (path.name, holds(octets, *secrets)) == (path.name, [])
         assert not any(b"kept" in octets for _, octets in files(data))
+        assert len(collector.spans) > 20
+        for sent in collector.requests:
+            assert holds(repr((sent.headers, sent.target, sent.body)).encode(), *secrets) == []
+            assert holds(sent.raw + sent.body, *secrets, QUERY) == []
 
 
 async def test_an_answer_that_holds_the_key_is_given_but_never_kept(tmp_path: Path) -> None:
