@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,13 +19,10 @@ def count(number: float | None) -> str:
 
 
 def short(number: float | None) -> str:
-    """Four digits at most: 12.3k, 4.56M."""
-    if number is None:
-        return NOTHING
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"
-    return count(number)
+    """Four digits at most: 9,876, 12.3k, 4.56M."""
+    if number is None or number < 9999.5:
+        return count(number)
+    return "".join(_three(number, ((1e9, "G"), (1e6, "M"), (1e3, "k"))))
 
 
 def share(part: float | None, whole: float = 1.0) -> str:
@@ -36,7 +34,7 @@ def share(part: float | None, whole: float = 1.0) -> str:
         return "99.9%"
     if 0 < percent < 0.1:
         return "<0.1%"
-    return f"{percent:.1f}".removesuffix(".0") + "%"
+    return f"{percent:.0f}%" if percent in (0, 100) else f"{percent:.1f}%"
 
 
 def money(amount: float | None) -> str:
@@ -52,27 +50,27 @@ def seconds(duration: float | None) -> str:
     """0.4 ms, 37 ms, 1.24 s, 3 min 20 s."""
     if duration is None:
         return NOTHING
-    if duration < 0.01:
+    if duration < 0.00995:
         return f"{duration * 1e3:.1f} ms"
-    if duration < 1:
+    if duration < 0.9995:
         return f"{duration * 1e3:.0f} ms"
-    if duration < _MINUTE:
-        return f"{duration:.3g} s"
-    return f"{duration // _MINUTE:.0f} min {duration % _MINUTE:.0f} s"
+    if duration < 59.95:
+        return " ".join(_three(duration, ((1, "s"),)))
+    minutes, rest = divmod(round(duration), _MINUTE)
+    return f"{minutes} min {rest} s"
 
 
 def octets(size: int) -> str:
     """640 B, 12.3 kB."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= limit:
-            return f"{size / limit:.3g} {unit}"
-    return f"{size} B"
+    if size < 1000:
+        return f"{size} B"
+    return " ".join(_three(size, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))))
 
 
 def span(duration: float) -> str:
     """How long something lasts or is ago, in one unit: 5 min, 3 h, 41 days."""
     if duration < _MINUTE:
-        return f"{max(duration, 0):.0f} s"
+        return f"{max(int(duration), 0)} s"
     if duration < 2 * _HOUR:
         return f"{duration // _MINUTE:.0f} min"
     if duration < 2 * _DAY:
@@ -94,6 +92,13 @@ def clock(at: float) -> str:
 def machine(at: float) -> str:
     """As an attribute `datetime` has it."""
     return _utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _three(number: float, units: Sequence[tuple[float, str]]) -> tuple[str, str]:
+    """Three digits and a unit; what would be rounded to 1000 of one is 1.00 of the next."""
+    size, unit = next((one for one in units if number >= 0.9995 * one[0]), units[-1])
+    scaled = number / size
+    return (f"{scaled:#.3g}".rstrip(".") if scaled < 999.5 else f"{scaled:,.0f}", unit)
 
 
 def _utc(at: float) -> datetime:

@@ -12,13 +12,14 @@
     return colour(`${name}-faint`);
   }
 
-  // Bars stand on each other: each one is drawn from zero to the sum up to it, the highest first.
+  // Bars stand on each other: each one is drawn from zero to the sum up to it, the highest first;
+  // what adds nothing is not drawn, or its colour would show at the edges of thin bars.
   function stacked(chart) {
-    const sums = [];
-    chart.lines.forEach((line, number) => {
-      sums.push(line.values.map((value, place) => (value ?? 0) + (number ? sums[number - 1][place] : 0)));
-    });
-    return sums;
+    const sums = chart.x.map(() => 0);
+    return chart.lines.map((line) => line.values.map((value, place) => {
+      sums[place] += value ?? 0;
+      return value ? sums[place] : null;
+    }));
   }
 
   function words(value, unit) {
@@ -52,14 +53,15 @@
 
   function options(chart, width, tip) {
     const axis = { stroke: colour("muted"), font: "12px system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
-    const bars = uPlot.paths.bars({ size: [0.72, 22], gap: 1, radius: 0 });
+    const thin = width < 5 * chart.x.length;
+    const bars = uPlot.paths.bars({ size: [thin ? 1 : 0.72, 22], gap: thin ? 0 : 1, radius: 0 });
     const smooth = uPlot.paths.linear();
     const lines = chart.lines.map((line) => chart.stacked
       ? { label: line.name, fill: colour(line.colour), width: 0, paths: bars, points: { show: false } }
       : { label: line.name, stroke: colour(line.colour), width: 2, paths: smooth, fill: chart.lines.length === 1 ? faint(line.colour) : undefined, points: { show: false }, spanGaps: true });
     return {
       width, height: chart.height, tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !chart.stacked, size: 7 } },
       scales: {

@@ -69,7 +69,7 @@ async def test_a_token_is_shown_once_then_calls_then_is_revoked(tmp_path: Path) 
         await page.get_by_role("link", name="Issue a token").click()
         dialog = page.get_by_role("dialog")
         await dialog.get_by_label("Name").fill("notebook")
-        await dialog.get_by_text("openai").click()
+        await dialog.get_by_label("openai", exact=True).check()
         await dialog.get_by_role("button", name="Issue").click()
         token = await page.text_content("#issued") or ""
         assert token.startswith("kr_")

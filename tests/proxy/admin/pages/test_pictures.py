@@ -49,7 +49,7 @@ async def settle(data: Path) -> dict[str, str]:
     now = SystemClock().now()
     past = FakeClock(now - 212 * DAY)
     async with contextlib.AsyncExitStack() as stack:
-        vault = await open_vault(data, {}, past, create=True, actor="test")
+        vault = await open_vault(data, {}, past, create=True, actor="ada")
         stack.push_async_callback(vault.close)
         for (service, alias, key), days in KEPT.items():
             past.advance(now - days * DAY - past.now())
@@ -57,7 +57,10 @@ async def settle(data: Path) -> dict[str, str]:
         await vault.add_backend(
             Backend("default", "openai", parse_registration("https://api.example.com/v1"))
         )
-        issued = [await vault.issue_token(NewToken("default", name, **more)) for name, more in HELD]
+        issued = []
+        for name, more in HELD:
+            past.advance(DAY)
+            issued.append(await vault.issue_token(NewToken("default", name, **more)))
     ids = {token.name: token.id for token, _ in issued}
     await asyncio.to_thread(_write, data, history(now, ids))
     return {token.name: text for token, text in issued}
@@ -91,12 +94,18 @@ async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_pat
     texts = await settle(tmp_path / "data")
     async with visit(tmp_path / "data", PRICES) as opened:
         await _call(opened, texts)
+        await opened.up.vault.revoke_token("default", "everything")
         page = opened.page
-        await opened.sign_in()
         await page.set_viewport_size({"width": 1280, "height": 860})
+        await opened.open()
+        await _take(page, "sign-in")
+        await opened.sign_in()
         await _drawn(page)
         assert "Money" in (await page.text_content("main") or "")
-        await _take(page, "overview-light", whole=True)
+        await _take(page, "overview-light")
+        await page.evaluate("scrollTo(0, document.getElementById('by-service').offsetTop - 24)")
+        await _take(page, "overview-more")
+        await page.evaluate("scrollTo(0, 0)")
         await page.emulate_media(color_scheme="dark")
         await _drawn(page)
         await _take(page, "overview-dark")
@@ -108,6 +117,24 @@ async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_pat
             await opened.open(f"/{name}")
             assert await page.get_by_role("row").count() > 4
             await _take(page, name)
+        for name, words in (("issue", "Issue a token"), ("limits", "Limits of nightly-report")):
+            await page.get_by_role("link", name=words).click()
+            await page.get_by_role("dialog", name=words).wait_for()
+            await _take(page, name)
+            if name == "issue":
+                await page.keyboard.press("Escape")
+                await page.get_by_role("dialog").wait_for(state="hidden")
+        await page.get_by_label("Calls that go upstream").fill("10/minute")
+        await page.get_by_role("button", name="Set the limits").click()
+        await page.get_by_text("10/minute upstream").wait_for()
+        await opened.open("/changes")
+        await page.get_by_role("cell", name="token ada").wait_for()
+        await _take(page, "changes")
+        await page.set_viewport_size({"width": 1280, "height": 420})
+        await opened.open("/backends")
+        await page.get_by_text("api.example.com").wait_for()
+        await _take(page, "backends")
+        await opened.open("/tokens")
         await page.set_viewport_size({"width": 390, "height": 844})
         await _take(page, "tokens-narrow")
         await opened.open("?range=7d")
@@ -120,11 +147,11 @@ async def _drawn(page: Page) -> None:
     await page.locator(".plot canvas").last.wait_for()
 
 
-async def _take(page: Page, name: str, *, whole: bool = False) -> None:
+async def _take(page: Page, name: str) -> None:
     """Only where they are wanted: they would differ with every run."""
     if os.environ.get("KEYRELAY_SCREENSHOTS"):
         HOME.mkdir(exist_ok=True)
-        await page.screenshot(path=HOME / f"{name}.png", full_page=whole)
+        await page.screenshot(path=HOME / f"{name}.png")
 
 
 @pytest.mark.parametrize("days", [1, 30])
