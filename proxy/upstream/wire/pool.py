@@ -83,7 +83,8 @@ class Pool:
         if lane is None:
             return
         seconds = min(seconds, self._bounds.idle_seconds)
-        if seconds <= 0 or self._closing:
+        # Who waits is given it without another look: what nobody asked for may have come already.
+        if seconds <= 0 or self._closing or (self._waiting and not connection.usable):
             connection.close()
             return
         connection.expires = self._clock.monotonic() + seconds

@@ -5,6 +5,7 @@ No cookies, no proxy variables, no redirects, no decoding, and no object but tho
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -12,7 +13,12 @@ from types import TracebackType
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.errors import UpstreamIncomplete, UpstreamUnreachable
+from proxy.errors import (
+    UpstreamError,
+    UpstreamIncomplete,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from proxy.messages import Response
 from proxy.network import Dialler
 from proxy.upstream.transport import SAFE_METHODS, Load, OutboundRequest, trust
@@ -21,8 +27,12 @@ from proxy.upstream.wire.connection import Connection
 from proxy.upstream.wire.connector import Connector, Route
 from proxy.upstream.wire.guards import ending, opening
 from proxy.upstream.wire.pool import Bounds, Pool
-from proxy.upstream.wire.sentences import CUT
+from proxy.upstream.wire.sentences import CUT, NOT_ONE_ANSWER, OVERDUE
 from proxy.upstream.wire.upload import upload
+
+BODILESS: Final = frozenset({204, 304})
+"""Answers behind which many servers send a body nevertheless: it is dropped, and the connection
+closed. Octets behind any other answer are the fault of that answer."""
 
 _BOUNDS: Final = Bounds()
 
@@ -140,14 +150,35 @@ class _Sending:
     async def _attempt(self, route: Route, header: bytes) -> Head:
         outbound = self._outbound
         deadlines = outbound.deadlines
-        self._connection = connection = await self._pool.acquire(route, deadlines.connect)
+        self._connection = connection = await self._acquire(route)
         try:
             connection.begin(self._answer, self._left(deadlines.total))
             self._sent = await upload(connection, header, outbound.body, deadlines.write)
-            return await connection.header(deadlines.first_byte)
+            head = await connection.header(deadlines.first_byte)
+            if self._answer.surplus:
+                self._refuse_surplus(head)
+            return head
         except BaseException:
             connection.close()
             raise
+
+    def _refuse_surplus(self, head: Head) -> None:
+        """Octets behind its end, or a first chunk that is none, while none of it was passed on."""
+        answer = self._answer
+        bodiless = self._outbound.method == "HEAD" or head.status in BODILESS
+        if not bodiless and (answer.complete or not answer.size):
+            raise UpstreamError(NOT_ONE_ANSWER) from answer.error
+
+    async def _acquire(self, route: Route) -> Connection:
+        """A connection, in the time for one and in that for the whole call."""
+        deadlines = self._outbound.deadlines
+        if deadlines.total is None:
+            return await self._pool.acquire(route, deadlines.connect)
+        try:
+            async with asyncio.timeout(self._left(deadlines.total)):
+                return await self._pool.acquire(route, deadlines.connect)
+        except TimeoutError as error:
+            raise UpstreamTimeout(OVERDUE) from error
 
     def _left(self, total: float | None) -> float | None:
         """The seconds that are left of those for the whole call."""

@@ -18,6 +18,7 @@ Senders = Callable[[], AbstractAsyncContextManager[Sender]]
 DEADLINES = Deadlines(first_byte=1.5, idle=1.5)
 
 ONE_READING = "what two programs could read differently is refused"
+NOT_BEGUN = "nothing of the answer was passed on yet"
 BOUNDED = "nothing an upstream sends is without a bound"
 
 DIFFERENCES = {
@@ -32,6 +33,10 @@ DIFFERENCES = {
     "bare LF everywhere": ("200 b'ok', kept", "UpstreamError, closed", ONE_READING),
     "bare LF in a field": ("200 b'ok', kept", "UpstreamError, closed", ONE_READING),
     "bare LF at the end": ("200 b'ok', kept", "UpstreamError, closed", ONE_READING),
+    "surplus answer": ("200 b'ok', closed", "UpstreamError, closed", ONE_READING),
+    "surplus behind chunks": ("200 b'ok', closed", "UpstreamError, closed", ONE_READING),
+    "surplus line end": ("200 b'ok', closed", "UpstreamError, closed", ONE_READING),
+    "surplus octet": ("200 b'ok', closed", "UpstreamError, closed", ONE_READING),
     "HTTP/2": ("200 b'ok', kept", "UpstreamError, closed", "its framing isn't that of HTTP/1.1"),
     "HTTP/1.2": ("200 b'ok', kept", "UpstreamError, closed", "there is no such protocol"),
     "a banner": (
@@ -41,19 +46,50 @@ DIFFERENCES = {
     ),
     "too many interim answers": ("200 b'ok', kept", "UpstreamError, closed", BOUNDED),
     "a thousand fields": ("200 b'ok', kept", "UpstreamError, closed", BOUNDED),
+    "chunk size in words": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
+    "chunk size with a sign": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
+    "chunk size with a prefix": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
+    "chunk size with an underscore": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
+    "chunk size behind a space": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
+    "empty chunk size": ("b'' then UpstreamIncomplete, closed", "UpstreamError, closed", NOT_BEGUN),
+    "chunk size that ends in LF": (
+        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
+        NOT_BEGUN,
+    ),
     "chunk size before a space": (
         "200 b'ok', kept",
-        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
         ONE_READING,
     ),
     "chunk size beyond 64 bits": (
         "b'ok\\r\\n' then UpstreamTimeout, closed",
-        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
         ONE_READING,
     ),
     "NUL in a chunk extension": (
         "200 b'ok', kept",
-        "b'' then UpstreamIncomplete, closed",
+        "UpstreamError, closed",
         ONE_READING,
     ),
     "a trailer that is framing": (

@@ -10,10 +10,12 @@ import pytest
 
 from proxy.errors import (
     BadRequest,
+    UpstreamError,
     UpstreamIncomplete,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from proxy.network import dial
 from proxy.upstream.transport import Deadlines
 from proxy.upstream.wire.connection import MAX_JOINED
 from proxy.upstream.wire.pool import Bounds
@@ -370,19 +372,69 @@ async def test_a_call_given_up_at_any_moment_leaves_its_place(streamed: bool) ->
             assert left_behind(to) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        reply(200, (), b"ok") + b"x",
+        reply(200) + b"x",
+        chunked([b"ok"]) + b"x",
+        head(200, [("Transfer-Encoding", "chunked")]) + b"x\r\nok\r\n0\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_has_no_end_of_its_own_is_refused(to: Sender, raw: bytes) -> None:
+    """Octets behind it, or a chunk that is none: while nothing of it was passed on."""
+    async with Origin([raw, reply(200, (), b"next")]) as origin:
+        with pytest.raises(UpstreamError, match="does not end where it says"):
+            await fetch(to, origin.url)
+        assert (await fetch(to, origin.url))[1] == b"next"
+    assert origin.connections == 2
+
+
+@pytest.mark.parametrize("stage", ["turn", "name"])
+async def test_the_bound_of_a_call_holds_before_it_has_a_connection(stage: str) -> None:
+    """It may be shorter than the time for a connection."""
+    seconds = Deadlines(connect=60, total=0.05)
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        arrived.set()
+        await exchange.wait(release)
+        await exchange.reply(200, (), b"ok")
+
+    async def endless(*_: object) -> socket.socket:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    wires = endless if stage == "name" else dial
+    async with (
+        Origin(handler) as origin,
+        wire_sender(wires=wires, bounds=Bounds(connections=1)) as to,
+    ):
+        waiting = [asyncio.create_task(fetch(to, origin.url))] if stage == "turn" else []
+        if waiting:
+            await arrived.wait()
+        with pytest.raises(UpstreamTimeout, match="longer than it may"):
+            await asyncio.wait_for(fetch(to, origin.url, deadlines=seconds), 10)
+        release.set()
+        await asyncio.gather(*waiting)
+        assert left_behind(to)[2] == 0
+
+
 @pytest.mark.parametrize("surplus", [b"", reply(200, (), b"SURPLUS")])
 async def test_what_waits_in_the_kernel_is_noticed(to: Sender, surplus: bytes) -> None:
     """The event loop hasn't seen it yet: nothing was sent, so even a POST may go anew."""
-    over = asyncio.Event()
+    taken, over = asyncio.Event(), asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
         await exchange.reply(200, (), b"first")
+        await exchange.wait(taken)
         await exchange.send(surplus)
         await exchange.close()
         over.set()
 
     async with Origin([handler, reply(200, (), b"second")]) as origin:
         await fetch(to, origin.url)
+        taken.set()
         await over.wait()
         body = whole(b"once")
         _, second = await fetch(to, origin.url, "POST", body=body)

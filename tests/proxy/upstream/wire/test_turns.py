@@ -170,6 +170,18 @@ async def test_a_connection_that_is_born_dead_is_a_failure() -> None:
     assert desk.counts == (0, 0, 0)
 
 
+async def test_who_waits_is_given_no_connection_on_which_octets_have_come() -> None:
+    """They would be taken for the answer to a call that was not sent yet."""
+    desk = Desk()
+    first = await desk.acquire()
+    [second] = await desk.queue(A)
+    first.usable = False
+    desk.pool.release(first, 30)
+    assert first.closed
+    assert await asyncio.wait_for(second, 5) is not first
+    assert desk.counts == (1, 1, 0)
+
+
 @pytest.mark.parametrize("what", ["expired", "unusable", "for no time", "closed twice"])
 async def test_what_can_not_be_used_again_is_closed(what: str) -> None:
     """And counted no more."""
