@@ -185,6 +185,7 @@ class ProxyEndpoint:
             key=grant.key.alias if grant and grant.key else "",
             answered=reply.answered,
             trace=call.trace,
+            why=reply.why,
         )
 
 

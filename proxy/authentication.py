@@ -146,7 +146,7 @@ class Authenticator:
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
         if token is None:
-            _log.info("token refused: %s", describe_token(text))
+            _log.info("token refused: %s", describe_token(text))  # pages are no calls
             raise Unauthorized(UNKNOWN_CALLER)
         return token
 
@@ -171,8 +171,7 @@ class Authenticator:
     async def _by_token(self, call: Call, decides: Shown, shown: list[Shown]) -> Client:
         token = await self._vault.verify_token(decides.text)
         if token is None:
-            _log.info("token refused: %s", describe_token(decides.text))
-            raise Unauthorized(UNKNOWN_CALLER)
+            raise _refused(decides.text)
         if token.role not in CALLING_ROLES:
             raise Forbidden(f"A token with the role {token.role} can't call; use one that may.")
         self._refuse_copies(call)
@@ -227,6 +226,13 @@ class Authenticator:
             places.append(replace(target, query=query).url.encode())
         if any(map(holds_token, places)):
             raise BadRequest(COPIED_TOKEN)
+
+
+def _refused(text: bytes) -> Unauthorized:
+    """One answer for every reason; the log is told which."""
+    error = Unauthorized(UNKNOWN_CALLER)
+    error.why = describe_token(text)
+    return error
 
 
 def _own_limits(token: Token) -> OwnLimits | None:

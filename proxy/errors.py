@@ -11,7 +11,10 @@ from typing import ClassVar
 
 
 class RelayError(Exception):
-    """A failure with a status, a code and one sentence for the caller."""
+    """A failure with a status, a code and one sentence for the caller.
+
+    `why`: for the log's line of the call alone, where callers shall not be told apart.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -35,6 +38,7 @@ class RelayError(Exception):
         self.fields = fields
         self.param = param
         self.retry_after = retry_after
+        self.why = ""
 
     @property
     def remark(self) -> str:

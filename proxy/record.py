@@ -48,7 +48,7 @@ class CallRecord(NamedTuple):
     `stored`, `miss` (looked up, not stored), `bypass`; empty: no answer of cache or upstream.
     `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
     that the call carries; empty: none. `answered`: seconds until the header of an answer went out.
-    `trace`: where calls are traced.
+    `trace`: where calls are traced. `why`: what our own error does not tell the caller; or empty.
     """
 
     id: str
@@ -72,6 +72,7 @@ class CallRecord(NamedTuple):
     key: str = ""
     answered: float | None = None
     trace: Trace | None = None
+    why: str = ""
 
 
 Observer = Callable[[CallRecord], None]

@@ -96,8 +96,8 @@ def _header(response: Response, standing: Fields) -> Header:
 
 
 class Reply:
-    """One answer. `status` 0: none has begun. `sent`: octets of its body; `code`: of our error;
-    `answered`: seconds until the header of a response."""
+    """One answer. `status` 0: none has begun. `sent`: octets of its body; `code`, `why`: of our
+    error; `answered`: seconds until the header of a response."""
 
     __slots__ = (
         "_page",
@@ -109,6 +109,7 @@ class Reply:
         "id",
         "sent",
         "status",
+        "why",
         "wire",
     )
 
@@ -120,6 +121,7 @@ class Reply:
         self.answered: float | None = None
         self.sent = 0
         self.code = ""
+        self.why = ""
         self.cut = False
         self._writer = writer
         self._page = page_fields
@@ -164,9 +166,10 @@ class Reply:
 
     async def fail(self, error: RelayError, standing: Fields) -> None:
         """The error as a response; after the start the transfer is broken instead."""
-        self.code = error.code
+        self.code, self.why = error.code, error.why
         if error.status >= 500:
-            _log.warning("%s: %s", error.code, lineage(error.__cause__), extra={"id": self.id})
+            cause = f": {lineage(error.__cause__)}" if error.__cause__ else ""
+            _log.warning("%s%s", error.code, cause, extra={"id": self.id})
         if self.status:
             self.cut = True
             self.wire.abort()

@@ -21,6 +21,7 @@ from tests.support.relay import Running, running_relay
 from tests.support.resolver import FakeResolver
 
 KEY = "sk-CANARY/0123456789+abcdefghijklmnop"
+GONE = "unknown, revoked, expired or forged"
 WELL_FORMED = re.compile(r"[0-9a-f]{32}")
 
 
@@ -73,6 +74,26 @@ async def test_each_call_is_one_line_with_its_id(tmp_path: Path) -> None:
     assert (last["id"], last["status"], last["code"]) == ("my-2", 401, "unauthorized")
     assert "CANARY" not in "".join(server.said)
     assert token not in "".join(server.said)
+
+
+async def test_a_refused_token_is_one_line_that_says_why(tmp_path: Path) -> None:
+    """A typo is told from a forgery in the log alone: the callers get one answer."""
+    async with scene(tmp_path) as (data, token, target):
+        typo = token[:-1] + ("a" if token[-1] != "a" else "b")
+        revoked = (await keyrelay(data, "token", "issue", "old")).out.strip()
+        await keyrelay(data, "token", "revoke", "old")
+        async with served(data) as server:
+            shown = ("kr_x", typo, revoked)
+            answers = [await call(server.url, "GET", target, bearer(one)) for one in shown]
+            await call(server.url, "GET", target)
+    assert len({json.dumps(one.json()["error"]) for one in answers}) == 1
+    told = [(line["event"], line.get("why")) for line in lines(server)]
+    assert told == [
+        ("call", "a token with a typo or a piece missing"),
+        ("call", "a token with a typo or a piece missing"),
+        ("call", f"a well formed token with id {revoked.split('_')[1]}: {GONE}"),
+        ("call", None),
+    ]
 
 
 async def test_level_and_form_are_settings(tmp_path: Path) -> None:
