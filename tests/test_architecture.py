@@ -137,6 +137,8 @@ def test_the_vault_knows_nothing_of_the_proxy_and_has_one_front_door() -> None:
         ("os.environ", {"proxy.cli.desk"}),
         ("create_connection(", {"proxy.network"}),
         ("AsyncClient(", set()),
+        ("HTTPConnection(", {"proxy.traces.collector"}),
+        ("HTTPSConnection(", {"proxy.traces.collector"}),
     ],
 )
 def test_some_calls_have_one_place(call: str, allowed: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where traces go: a URL, and whether the libraries that send them are there."""
+"""Where traces go: a URL, and whether what writes them is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy.destinations import parse_destination
 from proxy.errors import RelayError
 
 USUAL_PATH: Final = "/v1/traces"
-LIBRARIES: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.common")
+LIBRARY: Final = "opentelemetry.proto.collector.trace"
 
 
 def _collector(text: str) -> str:
@@ -21,10 +21,9 @@ def _collector(text: str) -> str:
         target = parse_destination(text)
     except RelayError as error:
         raise ValueError(error.remark) from None
-    if not all(map(_is_installed, LIBRARIES)):
+    if not _is_installed(LIBRARY):
         raise ValueError(
-            "expected the libraries that send traces, which are not installed:"
-            " pip install 'keyrelay[traces]'"
+            "expected the extra for traces, which is not installed: pip install 'keyrelay[traces]'"
         )
     return replace(target, path=USUAL_PATH).url if target.path == "/" else target.url
 

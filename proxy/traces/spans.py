@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 
 from proxy.record import CallRecord
 from proxy.trace import Trace
@@ -24,9 +21,9 @@ Attributes = dict[str, str | int | float | bool]
 METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
-_FLAGS: Final = TraceFlags(TraceFlags.SAMPLED)
-_FAILED: Final = Status(StatusCode.ERROR)
-_WELL: Final = Status(StatusCode.UNSET)
+_SAMPLED: Final = 1
+_LOCAL: Final = _SAMPLED | SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_REMOTE: Final = _LOCAL | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 
 class Part(NamedTuple):
@@ -37,7 +34,7 @@ class Part(NamedTuple):
     end: float
     attributes: Attributes
     id: str = ""
-    kind: SpanKind = SpanKind.INTERNAL
+    kind: Span.SpanKind.ValueType = Span.SPAN_KIND_INTERNAL
     failed: bool = False
 
 
@@ -45,52 +42,63 @@ class Encoder:
     """Makes the bodies that a collector takes. `version`: of this program."""
 
     def __init__(self, version: str) -> None:
-        self._resource = Resource({"service.name": "keyrelay", "service.version": version})
-        self._scope = InstrumentationScope("keyrelay", version)
+        self._version = version
 
     def __call__(self, records: Iterable[CallRecord]) -> bytes:
         """An ExportTraceServiceRequest with the spans of the calls."""
-        spans = [span for record in records for span in self.spans(record)]
-        octets: bytes = encode_spans(spans).SerializeToString()
+        request = ExportTraceServiceRequest()
+        resource = request.resource_spans.add()
+        whose: Attributes = {"service.name": "keyrelay", "service.version": self._version}
+        _describe(resource.resource.attributes, whose)
+        scope = resource.scope_spans.add()
+        scope.scope.name, scope.scope.version = "keyrelay", self._version
+        for record in records:
+            if record.trace is not None:
+                for part in _spans(record, record.trace):
+                    _write(scope.spans.add(), record, record.trace, part)
+        octets: bytes = request.SerializeToString()
         return octets
 
-    def spans(self, record: CallRecord) -> Iterator[ReadableSpan]:
-        """Those of one call, its own first."""
-        trace = record.trace
-        if trace is None:
-            return
-        until = trace.began + record.seconds
-        whole = Part(
-            " ".join(filter(None, (_method(record.method, "HTTP"), record.service))),
-            trace.began,
-            until,
-            _attributes(record),
-            trace.span,
-            SpanKind.SERVER,
-            record.status >= 500 or record.cut,
-        )
-        yield self._span(record, trace, whole)
-        for part in _parts(record, trace, until):
-            yield self._span(record, trace, part)
 
-    def _span(self, record: CallRecord, trace: Trace, part: Part) -> ReadableSpan:
-        own = part.id == trace.span
-        number = int(trace.trace, 16)
-        above = trace.parent if own else trace.span
-        parent = SpanContext(number, int(above, 16), own, _FLAGS) if above else None
-        begin = record.began + (part.begin - trace.began)
-        return ReadableSpan(
-            part.name,
-            SpanContext(number, int(part.id or secrets.token_hex(8), 16), False, _FLAGS),
-            parent,
-            self._resource,
-            part.attributes,
-            kind=part.kind,
-            status=_FAILED if part.failed else _WELL,
-            start_time=round(begin * 1e9),
-            end_time=round((begin + max(part.end - part.begin, 0.0)) * 1e9),
-            instrumentation_scope=self._scope,
-        )
+def _write(span: Span, record: CallRecord, trace: Trace, part: Part) -> None:
+    own = part.id == trace.span
+    above = trace.parent if own else trace.span
+    begin = record.began + (part.begin - trace.began)
+    span.trace_id = bytes.fromhex(trace.trace)
+    span.span_id = bytes.fromhex(part.id or secrets.token_hex(8))
+    span.parent_span_id = bytes.fromhex(above)
+    span.flags = _REMOTE if own and above else _LOCAL
+    span.name = part.name
+    span.kind = part.kind
+    span.start_time_unix_nano = round(begin * 1e9)
+    span.end_time_unix_nano = round((begin + max(part.end - part.begin, 0.0)) * 1e9)
+    if part.failed:
+        span.status.code = Status.STATUS_CODE_ERROR
+    _describe(span.attributes, part.attributes)
+
+
+def _describe(place: Any, attributes: Attributes) -> None:
+    for name, value in attributes.items():
+        said = place.add()
+        said.key = name
+        if isinstance(value, str):
+            said.value.string_value = value
+        elif isinstance(value, bool):
+            said.value.bool_value = value
+        elif isinstance(value, int):
+            said.value.int_value = value
+        else:
+            said.value.double_value = value
+
+
+def _spans(record: CallRecord, trace: Trace) -> Iterator[Part]:
+    """Those of one call, its own first."""
+    until = trace.began + record.seconds
+    name = " ".join(filter(None, (_method(record.method, "HTTP"), record.service)))
+    failed = record.status >= 500 or record.cut
+    told = _attributes(record)
+    yield Part(name, trace.began, until, told, trace.span, Span.SPAN_KIND_SERVER, failed)
+    yield from _parts(record, trace, until)
 
 
 def _method(method: str, other: str) -> str:
@@ -148,4 +156,4 @@ def _upstream(record: CallRecord, trace: Trace, sent: float, until: float) -> Pa
         told["error.type"] = str(trace.status) if trace.status else record.code or "cut"
     end = until if trace.ended is None else trace.ended
     name = _method(record.method, "HTTP")
-    return Part(name, sent, end, told, trace.upstream, SpanKind.CLIENT, failed)
+    return Part(name, sent, end, told, trace.upstream, Span.SPAN_KIND_CLIENT, failed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from proxy.asgi import look_over
 from proxy.trace import Trace, is_parent
@@ -64,6 +66,20 @@ def test_a_trace_without_a_parent_is_new_and_sampled_by_the_ratio() -> None:
     assert len({one.trace for one in all_of_them}) == 20
     assert re.fullmatch("[0-9a-f]{16}", all_of_them[0].span)
     assert not any(Trace(b"", 0.0, 0.0).sampled for _ in range(20))
+
+
+def test_opentelemetry_reads_what_goes_on() -> None:
+    """And we what it writes."""
+    context = TraceContextTextMapPropagator()
+    ours = Trace(b"", 0.0)
+    read = context.extract({"traceparent": ours.onward.decode()})
+    span = get_current_span(read).get_span_context()
+    assert (f"{span.trace_id:032x}", f"{span.span_id:016x}") == (ours.trace, ours.upstream)
+    assert span.trace_flags.sampled
+    written: dict[str, str] = {}
+    context.inject(written, read)
+    theirs = Trace(written["traceparent"].encode(), 0.0)
+    assert (theirs.trace, theirs.parent) == (ours.trace, ours.upstream)
 
 
 # What of it is in a header's hash.

@@ -299,7 +299,7 @@ async def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) 
     (data / "keys.yaml").write_text("server: {traces_endpoint: 'http://127.0.0.1:4318'}\n")
     bare = tmp_path / "bare"
     bare.mkdir()
-    (bare / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.sdk'] = None\n")
+    (bare / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.proto'] = None\n")
     ended = await keyrelay(data, "serve", "--port", "0", PYTHONPATH=str(bare))
     assert ended.code == 1
     assert ended.err.count("\n") == 1
