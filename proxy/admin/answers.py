@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
@@ -15,6 +16,7 @@ from proxy.errors import (
     BodyTooLarge,
     InternalError,
     RelayError,
+    Unavailable,
     UnsupportedContent,
 )
 from proxy.inbound import request_id
@@ -46,12 +48,17 @@ def answering(handler: Handler, refuse: Refuse | None = None) -> Handler:
             response = await handler(request)
         except RelayError as error:
             if error.status >= 500:
-                _log.warning("%s: %s: %s", call_id, error.code, lineage(error.__cause__))
+                cause = lineage(error.__cause__)
+                _log.warning("%s: %s", error.code, cause, extra={"id": call_id})
             response = refusing(error, call_id)
         except ClientDisconnect:
             response = refusing(BadRequest("Send the whole body."), call_id)
+        except asyncio.CancelledError:  # only the end of the server cancels a request
+            stopping = Unavailable("keyrelay is stopping; try again.", retry_after=1)
+            response = refusing(stopping, call_id)
         except Exception as error:
-            _log.error("%s: unexpected %s at %s", call_id, lineage(error), frames(error))
+            more = {"id": call_id, "at": frames(error)}
+            _log.error("unexpected %s", lineage(error), extra=more)
             text = f"keyrelay failed; the admin finds the cause under the id {call_id}."
             response = refusing(InternalError(text), call_id)
         response.headers["X-Request-ID"] = call_id

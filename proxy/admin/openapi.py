@@ -25,11 +25,13 @@ REFUSALS: Final = {
     401: "There is no good token.",
     403: "This token may not do this, or a page of another origin asks.",
     404: "What the path or the body names is not there.",
+    408: "The body did not come in time.",
     409: "What is there already, or is declared in the configuration file, stands in the way.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A value is not what is expected.",
     431: "The URL or the header is too large.",
+    500: "keyrelay failed; its log has the cause under the request's id.",
     503: "A store does not answer now.",
 }
 
@@ -97,11 +99,11 @@ def _responses(one: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": one.does}
     if one.gives is not None:
         good["content"] = {JSON: _ref(one.gives)}
-    refused = {400, 401, 403, 404, 422, 431, 503}
+    refused = {400, 401, 403, 404, 422, 431, 500, 503}
     if one.method != "GET":
         refused |= {409}
     if one.body is not None:
-        refused |= {413, 415}
+        refused |= {408, 413, 415}
     refs = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(refused)}
     return {str(one.status): good} | refs
 

@@ -109,9 +109,8 @@ def _fill_standard_streams() -> None:
 def _say(words: str) -> None:
     """For people, where somebody takes it: a pipe that nobody reads keeps no server from ending."""
     with contextlib.suppress(OSError, ValueError):
-        if not select.select([], [sys.stdout], [], 0)[1]:
-            return
-    click.echo(words)
+        if select.select([], [sys.stdout], [], 0)[1]:
+            click.echo(words)
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
@@ -268,7 +267,7 @@ async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
         raise Failed(str(error)) from error
     gc.freeze()  # what lives as long as the process need not be looked at again and again
     gc.set_threshold(*COLLECT_AFTER)
-    click.echo(words)
+    _say(words)
     try:
         async with _apart(app, ground):
             await server.run_here()

@@ -214,6 +214,24 @@ async def test_who_is_still_served_at_the_deadline_is_cut_and_counted(
     assert "Traceback" not in "".join(server.said)
 
 
+async def test_a_page_in_flight_at_the_deadline_is_told_so(data: Path, origin: Origin) -> None:
+    """Whoever has sent half a body hears why, and the log knows of no fault."""
+    await keyrelay(data, "init")
+    configure(data, origin, "${FIRST}", "server: {shutdown_grace: 0.3s}\n")
+    ended = await keyrelay(data, "token", "issue", "ada", "--role", "admin", **KEYS)
+    async with served(data, **KEYS) as server, await Caller.connect(server.url) as caller:
+        bearer = f"Authorization: Bearer {ended.out.strip()}".encode()
+        kind = b"Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue"
+        lines = (b"POST /admin/api/v1/tokens HTTP/1.1", b"Host: a", bearer, kind, b"", b"{")
+        await caller.send(b"\r\n".join(lines))
+        assert (await caller.head()).status == 100  # the body is being read
+        server.process.send_signal(signal.SIGTERM)
+        assert (await caller.answer()).status == 503
+        assert await asyncio.wait_for(server.process.wait(), 20) == 0
+    assert server.said[-1] == "keyrelay has stopped; 1 call in flight was cut\n"
+    assert "ASGI" not in "".join(server.said)
+
+
 async def test_an_answer_that_begins_late_closes_its_connection(data: Path, origin: Origin) -> None:
     """So that the caller does not use it again."""
     await keyrelay(data, "init")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -185,6 +186,39 @@ async def test_closed_streams_give_their_numbers_to_nothing_of_ours(tmp_path: Pa
         for path in data.rglob("*"):
             assert path.is_dir() or b'"event":"call"' not in path.read_bytes()
         assert (await keyrelay(data, "key", "list")).code == 0
+
+
+async def test_a_full_disk_under_its_words_stops_no_server(tmp_path: Path) -> None:
+    """Standard output and error that take nothing: it starts, answers, and ends."""
+    async with scene(tmp_path) as (data, token, target):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", 'exec "$@" >/dev/full 2>&1', "bash", *COMMAND, "--data", str(data)),
+            *("serve", "--port", str(port)),
+            env=environment(),
+        )
+        try:
+            async with asyncio.timeout(30):
+                while (answer := await asked(port, target, token)) is None:
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)
+            assert answer.status == 200
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 20)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def asked(port: int, target: str, token: str) -> Answered | None:
+    """The answer of a server that may not listen yet."""
+    try:
+        return await call(f"http://127.0.0.1:{port}", "GET", target, bearer(token))
+    except ConnectionRefusedError:
+        return None
 
 
 async def test_an_error_that_nobody_expected_is_found_by_its_id(

@@ -443,7 +443,10 @@ async def test_what_fails_inside_stays_inside(
     answer = await office.ask("GET", "/keys")
     assert (answer.status, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "CANARY" not in answer.body.decode() + caplog.text
-    assert "RuntimeError" in caplog.text
+    [told] = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert told.__dict__["id"] == answer.json()["request_id"]
+    assert "RuntimeError" in told.getMessage()
+    assert "operations.py" in told.__dict__["at"]
 
 
 async def test_the_configuration_file_keeps_what_is_its_own(office: Office) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from schemathesis.engine import from_schema
 from schemathesis.engine.events import EngineFinished, ScenarioFinished
 
 from proxy.admin.api import ROOT
+from proxy.admin.openapi import document
 from proxy.admin.operations import OPERATIONS
 from tests.support.process import keyrelay, served
 
@@ -74,6 +76,16 @@ async def test_the_api_is_what_it_says(tmp_path: Path) -> None:
     assert not wrong, "\n\n".join(wrong)
     assert called == {f"{one.method} {ROOT}{one.path}" for one in OPERATIONS}
     assert not any("Traceback" in line for line in up.said)
+
+
+def test_every_refusal_is_described() -> None:
+    """What can't be brought about at will too: a body that does not come, a fault of ours."""
+    paths = json.loads(document())["paths"]
+    said = {one.name: paths[ROOT + one.path][one.method.lower()]["responses"] for one in OPERATIONS}
+    assert all("500" in responses for responses in said.values())
+    assert {name for name in said if "408" in said[name]} == {
+        one.name for one in OPERATIONS if one.body
+    }
 
 
 def test_the_page_lists_every_operation() -> None:
