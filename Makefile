@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test coverage lint types docs lock bench clean
+.PHONY: run test coverage lint types docs screenshots lock bench clean
 
 run: .venv/run
 	@exec $(BIN)/keyrelay serve --demo
@@ -27,6 +27,10 @@ docs: .venv/test
 	@$(BIN)/python -m proxy.services.table > docs/services.md
 	@$(BIN)/python -m proxy.catalogue > docs/errors.md
 	@$(BIN)/python -m tests.scenarios.sdk_table > docs/sdks.md
+
+# Of docs/admin-page.md; needs Chromium.
+screenshots: .venv/test
+	@KEYRELAY_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/proxy/admin/pages/test_pictures.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
