@@ -90,11 +90,12 @@ async def test_a_call_is_a_span_with_look_up_and_upstream_in_it(tmp_path: Path) 
     assert own.begin <= look_up.begin <= look_up.end <= upstream.begin <= upstream.end
 
 
+@pytest.mark.parametrize("transport", ["wire", "httpx"])
 async def test_the_providers_span_stands_below_ours_and_ours_below_the_callers(
-    tmp_path: Path,
+    tmp_path: Path, transport: str
 ) -> None:
     """W3C Trace Context; tracestate is passed on."""
-    async with place(tmp_path) as at:
+    async with place(tmp_path, f"upstream_transport: {transport}") as at:
         await at.call("", ("traceparent", PARENT), ("tracestate", "a=1,b=2"))
         await at.call("", ("traceparent", PARENT), ("tracestate", "a=1,b=2"))
         first, second = await at.collector.calls(2)
@@ -299,7 +300,9 @@ async def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) 
     (data / "keys.yaml").write_text("server: {traces_endpoint: 'http://127.0.0.1:4318'}\n")
     bare = tmp_path / "bare"
     bare.mkdir()
-    (bare / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.proto'] = None\n")
+    (bare / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['opentelemetry.proto'] = None\n"
+    )
     ended = await keyrelay(data, "serve", "--port", "0", PYTHONPATH=str(bare))
     assert ended.code == 1
     assert ended.err.count("\n") == 1
