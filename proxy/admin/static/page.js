@@ -27,6 +27,17 @@
 
   dialog?.addEventListener("close", () => document.getElementById("dialog-body").replaceChildren());
 
+  // A form is sent once: a double click must not lose the answer that alone shows a token.
+
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    if (event.target.dataset.sent) event.preventDefault();
+    event.target.dataset.sent = "yes";
+  });
+  addEventListener("pageshow", () => {
+    for (const form of document.forms) delete form.dataset.sent;
+  });
+
   // The overview renews itself: what fails is said, and what is over asks for a sign-in.
 
   document.addEventListener("htmx:before:response", (event) => {

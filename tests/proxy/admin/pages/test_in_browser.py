@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Route
 
 from tests.proxy.admin.pages.conftest import KEYS, visit
 from tests.support.caller import call
@@ -33,6 +34,10 @@ async def test_signing_in_by_keyboard_alone(tmp_path: Path) -> None:
         await opened.page.keyboard.press("Enter")
         await opened.page.wait_for_selector("h1:has-text('Overview')")
         assert opened.page.url == f"{opened.up.url}/admin"
+        [cookie] = await opened.page.context.cookies()
+        assert (cookie["name"], cookie["sameSite"]) == ("__Host-keyrelay", "Strict")
+        assert cookie["httpOnly"] and cookie["secure"]
+        assert await opened.page.evaluate("localStorage.length + sessionStorage.length") == 0
         await opened.page.keyboard.press("Tab")
         focused = "document.activeElement.textContent.trim()"
         assert await opened.page.evaluate(focused) == "Skip to the content"
@@ -84,6 +89,43 @@ async def test_a_token_is_shown_once_then_calls_then_is_revoked(tmp_path: Path) 
         await page.get_by_role("dialog").get_by_role("button", name="Revoke the token").click()
         assert await page.get_by_role("status").first.text_content()
         assert (await opened.call(token=token)).status == 401
+
+
+async def test_a_form_that_is_sent_twice_is_sent_once(tmp_path: Path) -> None:
+    """A double click doesn't lose the token; and after going back the form can be sent again."""
+    async with visit(tmp_path / "data") as opened:
+        page = opened.page
+        await opened.sign_in()
+        for name in ("first", "second"):
+            await opened.open("/tokens/issue")
+            await page.get_by_label("Name").fill(name)
+            await page.get_by_role("button", name="Issue").dblclick()
+            await page.locator("#issued").wait_for()
+            assert (await opened.call(token=await page.text_content("#issued") or "")).status == 403
+        await page.go_back()
+        await page.get_by_label("Name").fill("third")
+        await page.get_by_role("button", name="Issue").click()
+        await page.locator("#issued").wait_for()
+        assert len(await opened.up.vault.list_tokens("default")) == 5
+
+
+async def test_a_dialog_that_can_not_be_asked_for_is_a_page(tmp_path: Path) -> None:
+    """Where a script gets no answer the link is followed: the browser says what is wrong."""
+
+    async def cut(route: Route) -> None:
+        if "hx-request" in route.request.headers:
+            await route.abort()
+        else:
+            await route.continue_()
+
+    async with visit(tmp_path / "data") as opened:
+        await opened.sign_in()
+        await opened.go_to("Tokens")
+        await opened.page.route("**/admin/tokens/issue", cut)
+        await opened.page.get_by_role("link", name="Issue a token").click()
+        await opened.page.wait_for_url("**/admin/tokens/issue")
+        assert await opened.page.get_by_label("Name").is_visible()
+        opened.mistakes.clear()  # the browser reports what was cut
 
 
 async def test_a_key_is_added_rotated_preferred_and_removed(tmp_path: Path) -> None:

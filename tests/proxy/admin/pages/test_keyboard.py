@@ -115,7 +115,7 @@ async def test_a_token_is_issued_limited_and_revoked_by_keyboard_alone(tmp_path:
         await page.keyboard.press("Enter")
         await page.get_by_text("12 upstream calls a month").wait_for()
 
-        await tab_to(page, "Revoke of typed")
+        await tab_to(page, "Revoke typed")
         await page.keyboard.press("Enter")
         await page.get_by_role("dialog", name="Revoke typed?").wait_for()
         await tab_to(page, "Revoke the token")
@@ -133,7 +133,7 @@ async def test_a_dialog_ends_with_escape_and_gives_the_focus_back(tmp_path: Path
             ("/keys", "Add a key"),
             ("/tokens", "Issue a token"),
             ("/tokens", "Limits of limited"),
-            ("/tokens", "Revoke of limited"),
+            ("/tokens", "Revoke limited"),
             ("/backends", "Add a backend"),
         ):
             await opened.open(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -62,6 +63,49 @@ async def test_an_old_cookie_is_told_apart_from_none(office: Office) -> None:
         assert (b"Your session is over: sign in again." in answer.body) == said
     answer = await call(office.up.url, "GET", "/admin?begun=1")
     assert (answer.status, b"did not keep the cookie" in answer.body) == (401, True)
+
+
+async def test_markup_that_is_typed_is_shown_as_text(office: Office) -> None:
+    """In every form's every member: refused, and escaped where it is said again."""
+    cookie = await office.signed_in()
+    await office.up.add_key("openai", key="sk-0123456789-abcdefghijkl")
+    page = await call(office.up.url, "GET", "/admin/tokens", cookie)
+    [csrf] = set(re.findall(r'name="csrf" value="([^"]+)"', page.body.decode()))
+    bad = "'\"><b>x</b>"
+    for path, members in (
+        ("keys/add", {"service": "openai", "alias": bad, "part:key": "sk-0123456789-abcdefghijkl"}),
+        ("keys/add", {"service": bad, "alias": bad}),
+        ("keys/rotate", {"service": "openai", "alias": bad}),
+        ("keys/remove", {"service": bad, "alias": bad}),
+        ("keys/default", {"service": "openai", "alias": bad}),
+        ("tokens/issue", {"name": bad, "role": bad, "days": ""}),
+        ("tokens/issue", {"name": "x", "days": bad}),
+        ("tokens/issue", {"name": "x", "days": "", f"service:{bad}": "1"}),
+        ("tokens/issue", {"name": "x", "days": "", "key:openai": bad}),
+        ("tokens/revoke", {"id": bad}),
+        ("backends/add", {"service": "openai", "url": bad}),
+        ("backends/remove", {"service": bad, "url": bad}),
+    ):
+        own = ("Origin", "http://relay.test")
+        answer = await office.submit(f"/admin/{path}", own, cookie, csrf=csrf, **members)
+        assert answer.status in (400, 404, 422), path
+        assert b"<b>x" not in answer.body
+        check(answer)
+    assert len(await office.up.vault.list_keys("default")) == 1
+    assert len(await office.up.vault.list_tokens("default")) == 2
+
+
+async def test_markup_in_what_is_kept_is_shown_as_text(office: Office) -> None:
+    """A URL may hold it: in the list, in the log of changes, in the question before removal."""
+    cookie = await office.signed_in()
+    await office.up.add_backend("openai", "https://api.example.com/'\"><b>x</b>")
+    listed = await call(office.up.url, "GET", "/admin/backends", cookie)
+    [asking] = re.findall(r'href="(/admin/backends/remove[^"]+)"', listed.body.decode())
+    for path in ("/admin/backends", "/admin/changes", html.unescape(asking)):
+        answer = await call(office.up.url, "GET", path, cookie)
+        assert (answer.status, b"<b>x" in answer.body) == (200, False)
+        assert b"api.example.com" in answer.body
+        check(answer)
 
 
 @pytest.mark.parametrize("enabled", ["true", "false"])
