@@ -208,8 +208,10 @@ class Pool:
             self._forget(lane)
 
     def _forget(self, lane: _Lane) -> None:
-        """Nothing is kept for a route that has neither connections nor callers."""
-        if not lane.opened and not lane.waiting:
+        """Nothing is kept for a route that has neither connections nor callers; another lane of the
+        same route, made since this one was forgotten, is."""
+        unused = not lane.opened and not lane.waiting
+        if unused and self._lanes.get(lane.route) is lane:
             self._lanes.pop(lane.route, None)
 
     def _queues(self) -> list[_Lane]:

@@ -215,6 +215,20 @@ async def test_the_end_finds_somebody_who_has_just_given_up() -> None:
     desk.pool.distrust(A)
 
 
+async def test_who_gives_up_late_takes_no_connections_of_others_along() -> None:
+    """By then his route may have been forgotten, and be in use anew."""
+    desk = Desk()
+    first = await desk.acquire(A._replace(host="other.test"))
+    (given_up,) = await desk.queue(A)
+    given_up.cancel()
+    desk.pool.release(first, 30)
+    second = await desk.acquire()
+    assert given_up.cancelled()
+    desk.pool.release(second, 30)
+    assert desk.counts == (1, 1, 0)
+    assert await desk.acquire() is second
+
+
 async def test_a_storm_of_callers_leaves_the_counts_true() -> None:
     """Whatever they do, in whatever order."""
     desk, chance = Desk(connections=5, per_route=3), random.Random(3)
