@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ class Keyrelay(click.Group):
         """The command itself, imported now."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "serve":  # its imports take the longest: a reload meanwhile ends no server
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command

@@ -77,6 +77,8 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
     _fill_standard_streams()
     bare = with_demo and desk.config_option is None
     files = NoFiles() if with_demo else ConfigFiles(desk)
+    if with_demo:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it ends with its terminal
     config = Config() if bare else desk.config("resolve")
     listener = _listen(host or config.server.host, config.server.port if port is None else port)
     settings = _log_settings(desk, config)

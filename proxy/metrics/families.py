@@ -33,7 +33,10 @@ def exposition(tallies: Tallies, state: State, accept: str) -> tuple[bytes, str]
     registry = CollectorRegistry()
     registry.register(_Collected(tallies, state))
     ProcessCollector(registry=registry)
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # of a version that is no number
+        encode, media_type = choose_encoder("")
     return encode(registry), media_type
 
 

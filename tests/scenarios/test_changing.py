@@ -14,7 +14,7 @@ import pytest
 from proxy.clock import SystemClock
 from tests.support.caller import Answered, Caller, call
 from tests.support.origin import Exchange, Origin, reply
-from tests.support.process import Served, keyrelay, served
+from tests.support.process import COMMAND, Served, environment, keyrelay, served
 from vault import open_vault
 
 KEYS = {"FIRST": "sk-first-0123456789abcdefghij", "SECOND": "sk-second-0123456789abcdefghi"}
@@ -126,6 +126,37 @@ async def test_sighup_reads_it_again(data: Path, origin: Origin) -> None:
         server.process.send_signal(signal.SIGHUP)
         await said(server, "configuration read: no change")
         assert (await call(server.url, "GET", "/health/live")).status == 200
+
+
+async def ignores_hangups(process: asyncio.subprocess.Process) -> None:
+    """Until SIGHUP is among the signals that the process ignores."""
+    async with asyncio.timeout(20):
+        while True:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            if int(status.partition("SigIgn:")[2].split()[0], 16) & 1:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def test_sighup_during_the_start_ends_no_server(data: Path) -> None:
+    """It will read the configuration anyway; systemd would not start it again."""
+    await keyrelay(data, "init")
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "--data", str(data), "serve", "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED="1"),
+    )
+    try:
+        await ignores_hangups(process)
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert b"keyrelay listens on" in await asyncio.wait_for(process.stdout.readline(), 30)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 class Slow:

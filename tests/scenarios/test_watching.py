@@ -334,10 +334,10 @@ async def test_labels_hold_nothing_that_a_caller_wrote(tmp_path: Path) -> None:
 
 
 async def test_the_scraper_chooses_the_format(tmp_path: Path) -> None:
-    """OpenMetrics for those who ask for it."""
+    """OpenMetrics for those who ask for it; plain text where that makes no sense."""
     async with running_relay(tmp_path / "data") as up:
         reader = bearer(await up.issue("prometheus", role="read"))
-        plain = await scrape(up, reader)
+        plain = await scrape(up, reader, ("Accept", "application/openmetrics-text;version=x"))
         accept = ("Accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
         other = await scrape(up, reader, accept)
     assert (plain.header("content-type") or "").startswith("text/plain")
