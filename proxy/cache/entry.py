@@ -12,7 +12,13 @@ from proxy.messages import Fields
 from vault import Purge
 
 OVERHEAD = 1024
-"""Octets that an entry costs besides its body: rows, fields, indexes."""
+"""Octets that an entry costs at least besides its body: rows, fields, indexes."""
+
+BARE = 640
+"""Octets of these without fields."""
+
+FIELD = 144
+"""Octets that a field of an entry costs besides its name and value."""
 
 
 class CacheError(Exception):
@@ -47,6 +53,12 @@ class Entry:
     status: int
     fields: Fields
     size: int
+
+    @property
+    def cost(self) -> int:
+        """Octets that it takes, body and fields and all."""
+        fields = sum(FIELD + len(name) + len(text) for name, text in self.fields)
+        return self.size + max(OVERHEAD, BARE + fields)
 
 
 class OpenBody(Protocol):

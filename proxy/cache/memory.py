@@ -65,7 +65,7 @@ class Memory:
     def put(self, entry: Entry, select: Select, body: bytes) -> None:
         """Keeps an answer in place of those that would have answered its request."""
         self.forget(entry.key, select)
-        kept = _Kept(Found(entry, body), entry.size + OVERHEAD)
+        kept = _Kept(Found(entry, body), entry.cost)
         self._by_key.setdefault(entry.key, []).insert(0, kept)
         self._by_tenant.setdefault(entry.tenant, OrderedDict())[kept] = None
         self._used[entry.tenant] = self._used.get(entry.tenant, 0) + kept.cost

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from proxy.cache.batches import Waiting
-from proxy.cache.entry import OVERHEAD, Entry
+from proxy.cache.entry import Entry
 from proxy.cache.key import Select
 from proxy.cache.pins import Pins
 from proxy.cache.policy import CacheSettings
@@ -108,7 +108,7 @@ class Writer:
         for number, one in enumerate(group, first):
             row = Row.of(number, one.entry)
             head = row.seal_head(one.entry, self._sealer)
-            entries += (number, COMPLETE, now, _cost(one.entry), head, *row.common)
+            entries += (number, COMPLETE, now, one.entry.cost, head, *row.common)
             if one.octets:
                 chunks += (number, 0, row.seal_chunk(0, one.octets, self._sealer))
         self._count_in((one.entry for one in group), connection)
@@ -119,7 +119,7 @@ class Writer:
     def begin(self, entry: Entry, connection: sqlite3.Connection) -> Row:
         """A row for a large answer, not to be seen yet."""
         row = Row.of(self._number(1, connection), entry)
-        values = (row.id, WRITING, self._clock.now(), _cost(entry), b"", *row.common)
+        values = (row.id, WRITING, self._clock.now(), entry.cost, b"", *row.common)
         connection.execute(ENTRIES + ENTRY, values)
         return row
 
@@ -252,7 +252,7 @@ class Writer:
         """Counts entries before they are inserted."""
         used = self._count(connection)
         for entry in entries:
-            used[entry.tenant] += _cost(entry)
+            used[entry.tenant] += entry.cost
             self.presence.add(entry.key)
 
     def _count(self, connection: sqlite3.Connection) -> Counter[str]:
@@ -280,10 +280,6 @@ def _without_repeats(batch: Sequence[Waiting]) -> Iterator[list[Waiting]]:
             run = {}
         run[one.entry.key] = one
     yield list(run.values())
-
-
-def _cost(entry: Entry) -> int:
-    return entry.size + OVERHEAD
 
 
 def _times(count: int, text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.cache.entry import OVERHEAD, Entry, Found, Miss
+from proxy.cache.entry import OVERHEAD, Entry, Found, Holding, Miss
 from proxy.cache.memory import SHARE, Memory
 from proxy.cache.purges import REMEMBERED, Purges, Unwritten
 from vault import Purge
@@ -179,3 +179,15 @@ def test_what_could_not_be_written_outdates_what_was() -> None:
         unwritten.add(an_entry(b"%d" % number))
     assert not unwritten.outdate(an_entry(b"0"))
     assert unwritten.outdate(an_entry(b"1"))
+
+
+def test_fields_count_as_the_body_does() -> None:
+    """A small answer is mostly header, and the bound is one of memory."""
+    memory = a_memory(8)
+    fields = tuple((b"x-%d" % number, b"y" * 50) for number in range(100))
+    put(memory, b"k", fields=fields)
+    assert memory.holding.entries == 0
+    put(memory, b"k")
+    put(memory, b"l", fields=fields[:1])
+    assert memory.holding == Holding(2, 2 * (OVERHEAD + 4))
+    assert an_entry(fields=fields).cost > 100 * (3 + 50)
