@@ -16,7 +16,8 @@ from proxy.cycle import RelayCycle
 from proxy.errors import CallerGone, InternalError, RelayError, Unavailable
 from proxy.fields import without_trace
 from proxy.gateway import Gateway
-from proxy.inbound import HangUp, InboundBody, look_over
+from proxy.header import look_over, new_id
+from proxy.inbound import HangUp, InboundBody
 from proxy.memo import Memo
 from proxy.messages import Fields, Response
 from proxy.record import Account, CallRecord, Meter, Metering, Observer, unmetered
@@ -78,16 +79,17 @@ class ProxyEndpoint:
         fields: Fields = tuple(scope["headers"])
         wire: RelayCycle = scope["extensions"]["keyrelay"]
         method = scope["method"]
-        seen = look_over(method, wire.target, fields)
+        seen = wire.seen or look_over(method, wire.target, fields)
+        call_id = seen.id or new_id()
         if cors.is_preflight(method, fields):
             leave = cors.preflight_fields(fields, self._origins)
-            Reply(wire, self._writer, (), seen.id).whole(204, leave, b"")
+            Reply(wire, self._writer, (), call_id).whole(204, leave, b"")
             return
         page = cors.response_fields(fields, self._origins) if self._origins else ()
-        reply = Reply(wire, self._writer, page, seen.id)
+        reply = Reply(wire, self._writer, page, call_id)
         body = InboundBody(wire, seen.length)
-        directions = self._directions(wire.target, seen.id)
-        call = Call(method, directions, seen.fields, body, seen.id, seen.hash, seen.parent)
+        directions = self._directions(wire.target, call_id)
+        call = Call(method, directions, seen.fields, body, call_id, seen.hash, seen.parent)
         if self._watching.traced is not None:
             call = _traced(call, self._watching.traced(seen.parent, reply.began))
         self.in_flight += 1

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from proxy.errors import CallerGone
+from proxy.header import Seen
 from proxy.messages import lines, value
 
 _AT_ONCE = struct.pack("ii", 1, 0)
@@ -27,6 +28,7 @@ class RelayCycle(RequestResponseCycle):
 
     target: bytes = b""
     old: bool = False
+    seen: Seen | None = None
     task: asyncio.Task[None] | None = None
     finish: Callable[[bool], None]
     _held: bytes = b""

@@ -9,7 +9,7 @@ from starlette.routing import Match, Route
 from proxy import __version__
 from proxy.catalogue import entry, given
 from proxy.errors import MethodNotAllowed, NotFound, RelayError
-from proxy.inbound import request_id
+from proxy.header import request_id
 from proxy.problems import problem
 
 INDEX = f"""keyrelay {__version__}: any API with one platform token; the provider's keys stay here.

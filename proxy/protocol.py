@@ -38,7 +38,7 @@ _NOTHING = memoryview(b"")
 
 
 class RelayProtocol(HttpToolsProtocol):
-    """One connection of a caller.
+    """One connection of a caller. `begun`: requests whose header the parser has begun to read.
 
     The scope's `extensions` get `keyrelay`: the request's RelayCycle.
     """
@@ -53,8 +53,10 @@ class RelayProtocol(HttpToolsProtocol):
         self._octets = 0
         self._silent = 0
         self._in_header = False
+        self._between = True
+        self.begun = 0
         self._resuming = False
-        self._deaf = False  # our last words are out
+        self.is_deaf = False  # our last words are out
         self._unread: memoryview[int] = _NOTHING  # behind a full queue
 
     # What the parser finds.
@@ -64,6 +66,8 @@ class RelayProtocol(HttpToolsProtocol):
         self._silent = 0
         if self._resuming:
             return
+        self._between = False
+        self.begun += 1
         super().on_message_begin()
         self._patience.header()
         self._octets = 0
@@ -112,9 +116,17 @@ class RelayProtocol(HttpToolsProtocol):
         text = path.decode("latin-1")
         self.scope["path"] = unquote(text, errors="replace") if "%" in text else text
         self.scope["query_string"] = query
-        waiting = self.cycle is not None and not self.cycle.response_complete
-        self.cycle = cycle = self._new_cycle()
-        self.scope["extensions"] = {"keyrelay": cycle}  # type: ignore[dict-item]
+        old = self.scope["http_version"] == "1.0"
+        cycle = self.new_cycle(self.url, not old and self.parser.should_keep_alive())
+        cycle.old = old
+        # RFC 9110 section 10.1.1
+        cycle.waiting_for_100_continue = self.expect_100_continue and not old
+        self.begin(cycle)
+
+    def begin(self, cycle: RelayCycle) -> None:
+        """Answers a request, or lets it wait for those before it."""
+        waiting = not self._is_answered
+        self.cycle = cycle
         self._cycles = [*self._unanswered(), cycle] if waiting else [cycle]
         if waiting:  # pipelined: answered in turn; a few are read on, to notice a hang-up
             self.pipeline.appendleft((cycle, self.app))
@@ -128,8 +140,8 @@ class RelayProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _new_cycle(self) -> RelayCycle:
-        old = self.scope["http_version"] == "1.0"
+    def new_cycle(self, target: bytes, keep_alive: bool) -> RelayCycle:
+        """The request that `scope` describes."""
         cycle = RelayCycle(
             scope=self.scope,
             transport=self.transport,
@@ -139,13 +151,13 @@ class RelayProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=[],
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and not old,  # RFC 9110 section 10.1.1
-            keep_alive=not old and self.parser.should_keep_alive(),
+            expect_100_continue=False,
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        cycle.target = self.url
-        cycle.old = old
+        cycle.target = target
         cycle.finish = self._finish
+        self.scope["extensions"] = {"keyrelay": cycle}  # type: ignore[dict-item]
         return cycle
 
     def on_body(self, body: bytes) -> None:
@@ -158,12 +170,38 @@ class RelayProtocol(HttpToolsProtocol):
         """The end of a request; that of an upgrade is too early while its body is to come."""
         self._silent = 0
         if not self._body_comes_after_upgrade():
-            self._patience.answer()
             super().on_message_complete()
-            if self.cycle.response_complete:  # refused early: nothing is left to do for this one
-                self._patience.idle()
-            elif self.flow.write_paused:
-                self._patience.stalled()
+            self._between = self.is_plain
+            self.request_is_whole()
+
+    # How far the caller is.
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the next octet begins a request, and nobody waits for an answer."""
+        return self._between and self._is_answered and not (self.is_deaf or self._unread)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the header that was read last ends neither the connection nor the use of HTTP."""
+        ends = self._in_header or self.is_deaf or self.transport.is_closing()
+        return not (ends or self.parser.should_upgrade()) and self.cycle.keep_alive
+
+    @property
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def body_goes_on(self) -> None:
+        """Part of a body has come, and more is due."""
+        self._patience.body()
+
+    def request_is_whole(self) -> None:
+        """The caller waits for us, unless it was refused early."""
+        self._patience.answer()
+        if self.cycle.response_complete:
+            self._patience.idle()
+        elif self.flow.write_paused:
+            self._patience.stalled()
 
     # What the connection says.
 
@@ -175,7 +213,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
-        if self._deaf:
+        if self.is_deaf:
             self._hear_out(data)
         elif self._unread:  # a read that was under way when reading was paused
             self._unread = memoryview(bytes(self._unread) + data)
@@ -197,7 +235,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Parses what has come, until too many calls wait for their turn."""
-        while self._unread and not (self._is_full or self._deaf or self.transport.is_closing()):
+        while self._unread and not (self._is_full or self.is_deaf or self.transport.is_closing()):
             piece, self._unread = bytes(self._unread[:PIECE]), self._unread[PIECE:]
             self._parse(piece)
 
@@ -220,12 +258,12 @@ class RelayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The next call in the queue, or a while of waiting for one."""
         self.server_state.total_requests += 1
-        if self._deaf or self.transport.is_closing():
+        if self.is_deaf or self.transport.is_closing():
             return
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._read_on()
-            if self._deaf or self.transport.is_closing():
+            if self.is_deaf or self.transport.is_closing():
                 return
             self._start_asgi_task(cast(RelayCycle, cycle), app)
         else:
@@ -272,7 +310,7 @@ class RelayProtocol(HttpToolsProtocol):
         octets, since the reset that answers those can take our last words with it (RFC 9112 section
         9.6): they are read, and heard no more."""
         if listening and self.transport.can_write_eof() and not self.transport.is_closing():
-            self._deaf = True
+            self.is_deaf = True
             self.flow.resume_reading()
             self.transport.write_eof()
         else:

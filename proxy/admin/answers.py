@@ -19,7 +19,7 @@ from proxy.errors import (
     Unavailable,
     UnsupportedContent,
 )
-from proxy.inbound import request_id
+from proxy.header import request_id
 from proxy.messages import Fields
 from proxy.problems import problem
 

@@ -12,8 +12,9 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
+from proxy.familiar import Familiar
 from proxy.patience import Waits
-from proxy.protocol import RelayProtocol
+from proxy.shortcut import ShortcutProtocol
 
 WAITS = Waits()
 GRACE_SECONDS = 10.0
@@ -40,7 +41,7 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=partial(RelayProtocol, waits=waits),  # type: ignore[arg-type]
+            http=partial(ShortcutProtocol, waits=waits, familiar=Familiar()),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
@@ -124,7 +125,7 @@ class Server(uvicorn.Server):
 
 def _is_busy(connection: object) -> bool:
     """Whether a call is being answered there, or its answer waits to be taken."""
-    if not isinstance(connection, RelayProtocol):
+    if not isinstance(connection, ShortcutProtocol):
         return False
     cycle = connection.cycle
     waiting = cycle is not None and not cycle.response_complete
