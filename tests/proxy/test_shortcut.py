@@ -132,7 +132,7 @@ REQUESTS = (
     b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 31\r\n\r\nGET /b HTTP/1.1\r\nHost: b\r\n\r\n###",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\nGET /b HTTP/1.1\r\nHost: b\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: a\r\ncontent-length: 05\r\n\r\nhello",
     b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5 \r\n\r\nhello",
     b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",

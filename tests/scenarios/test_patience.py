@@ -166,7 +166,7 @@ async def test_a_caller_that_does_not_read_is_cut(tmp_path: Path) -> None:
 
 
 async def test_who_still_sends_gets_the_whole_refusal(caller: Caller) -> None:
-    """RFC 9112 section 9.6: what comes behind our last words is read, so that no reset takes them."""
+    """RFC 9112 section 9.6: what comes behind our last words is read, so no reset takes them."""
     caller.say(
         b"POST /proxy?server=https://api.openai.com/ HTTP/1.1\r\nHost: a\r\n"
         b"Connection: close\r\nContent-Length: 4000000\r\n\r\n"
