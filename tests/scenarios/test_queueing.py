@@ -156,6 +156,26 @@ async def test_a_caller_who_hangs_up_leaves_the_queue_and_the_slot(tmp_path: Pat
         await here.until(0, 0)
 
 
+async def test_a_call_that_will_be_kept_waits_on_when_its_caller_has_gone(tmp_path: Path) -> None:
+    """It belongs to the cache, which answers the next one with it."""
+    gate = Gate()
+    async with place(tmp_path, "concurrency: {total: 1}", Origin(gate)) as here:
+        held = asyncio.create_task(here.call("/v1/held"))
+        assert await gate.next() == "/v1/held"
+        async with await Caller.connect(here.up.url) as waiter:
+            target = f"/proxy?server={here.origin.url}/v1/kept&service=openai&{LONG}"
+            await waiter.request("GET", target, here.token())
+            await here.until(1, 1)
+        gate.open()
+        assert (await held).status == 200
+        assert await gate.next() == "/v1/kept"
+        gate.open()
+        await here.until(0, 0)
+        answer = await here.call("/v1/kept", options=LONG)
+        assert "hit" in (answer.header("cache-status") or "")
+        assert gate.came.empty()
+
+
 async def test_a_caller_s_own_deadline_ends_its_own_waiting_alone(tmp_path: Path) -> None:
     """Who joined the same call gets the answer; the field is part of no key and goes nowhere."""
     gate = Gate()
