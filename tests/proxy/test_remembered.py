@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from proxy.asgi import look_over
 from proxy.call import Call, Directions
 from proxy.destinations import parse_destination
 from proxy.grant import Client, Grant, Place
@@ -58,3 +59,13 @@ def test_a_call_without_a_hash_is_not_remembered() -> None:
     remembered = RememberedGrants(FakeClock(), lambda: 1)
     remembered.keep(call(b""), client(), GRANT, remembered.basis())
     assert remembered.grant(call(b"")) is None
+
+
+def test_nothing_is_remembered_of_a_long_header() -> None:
+    """The memories are bounded by number, so what each holds must be too."""
+    for size, known in ((100, True), (60_000, False)):
+        seen = look_over("GET", b"/proxy", ((b"x-long", b"y" * size),))
+        assert bool(seen.hash) is known
+        remembered = RememberedGrants(FakeClock(), lambda: 1)
+        remembered.keep(call(seen.hash), client(), GRANT, remembered.basis())
+        assert (remembered.grant(call(seen.hash)) is GRANT) is known
