@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import idna
 
 from proxy import uris
+from proxy.addresses import never_dialled
 from proxy.errors import BadDestination
 from vault import Binding
 
@@ -96,6 +97,19 @@ def parse_registration(url: str) -> Binding:
     if not path_is_plain(target.path):
         raise BadDestination("A registered path must not hold %2F, %5C, %25, a semicolon or //.")
     return Binding(target.scheme, target.host, target.port, target.path)
+
+
+def reachable(place: Binding) -> Binding:
+    """The place itself: what would never be dialled is said when it is registered.
+
+    Raises BadDestination.
+    """
+    if kind := never_dialled(place.host):
+        raise BadDestination(
+            f"Nothing is ever sent to this address ({kind}): "
+            "register a public, private or loopback one."
+        )
+    return place
 
 
 def path_is_plain(path: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from proxy.addresses import as_literal
 from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
 from proxy.bounds import Bounded, ByService, Fetching
@@ -21,7 +22,7 @@ from proxy.limits.budgets import Budgets
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.limits import Limits
 from proxy.limits.rules import Rule
-from proxy.network import Dialler, Resolver, SystemResolver, as_literal
+from proxy.network import Dialler, Resolver, SystemResolver
 from proxy.record import Observer
 from proxy.reload import Files, Live, NoFiles, names
 from proxy.remembered import RememberedGrants

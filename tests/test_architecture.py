@@ -22,6 +22,7 @@ FLOORS = {
     "proxy.clock": WORDS,
     "proxy.messages": WORDS,
     "proxy.reach": WORDS,
+    "proxy.addresses": WORDS,
     "proxy.uris": WORDS,
     "proxy.memo": WORDS,
     "proxy.alarm": WORDS,

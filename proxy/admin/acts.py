@@ -12,7 +12,7 @@ from typing import Literal, Protocol, cast
 from proxy.cache.entry import CacheStats, Holding, StoreError
 from proxy.clock import Clock
 from proxy.config import make_key
-from proxy.destinations import parse_registration
+from proxy.destinations import parse_registration, reachable
 from proxy.errors import (
     Conflict,
     Forbidden,
@@ -24,8 +24,6 @@ from proxy.errors import (
 )
 from proxy.injection import check_credential
 from proxy.limits.grammar import in_order, parse_limit
-from proxy.network import as_literal, classify, permitted
-from proxy.reach import Reach
 from proxy.services import CurrentServices, Service
 from vault import (
     AlreadyExists,
@@ -336,13 +334,10 @@ def _sentence(error: Exception) -> str:
 
 
 def _refuse_unreachable(place: Backend) -> None:
-    """What would never be dialled is said now, not at the first call."""
-    address = as_literal(place.binding.host)
-    if address is not None and not permitted(address, Reach.REGISTERED, literal=True):
-        raise Unacceptable(
-            f"Nothing is ever sent to this address ({classify(address)}): "
-            "register a public, private or loopback one."
-        )
+    try:
+        reachable(place.binding)
+    except RelayError as error:
+        raise Unacceptable(error.detail) from error
 
 
 def _words(one: Service) -> tuple[str, ...]:

@@ -8,14 +8,11 @@ from typing import Final
 import click
 
 from proxy.cli.commands import Group
-from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
 from proxy.cli.output import json_option, show_done, show_table
 from proxy.cli.params import NAME, all_option, bundled, confirm, tenant_option, yes_option
 from proxy.cli.session import Session, with_mending_session, with_session
-from proxy.destinations import parse_registration
-from proxy.network import as_literal, classify, permitted
-from proxy.reach import Reach
+from proxy.destinations import parse_registration, reachable
 from vault import Backend
 
 _COLUMNS: Final = ("tenant", "service", "url", "owner")
@@ -51,7 +48,7 @@ def backend() -> None:
 async def add(session: Session, which: Which, as_json: bool) -> None:
     """Register URL and all below its path, such as http://10.0.0.5:8080/v1."""
     place = _place(session, which)
-    _refuse_unreachable(place)
+    reachable(place.binding)
     await session.vault.add_backend(place)
     sentence = f"the {place.service} key of tenant {place.tenant} may go to {place.binding}"
     show_done(sentence, _row(place), as_json)
@@ -85,16 +82,6 @@ async def remove(session: Session, which: Which, yes: bool, as_json: bool) -> No
 def _place(session: Session, which: Which) -> Backend:
     service = known_service(session.services, which.service)
     return Backend(which.tenant, service.name, parse_registration(which.url))
-
-
-def _refuse_unreachable(place: Backend) -> None:
-    """What would never be dialled is said now, not at the first call."""
-    address = as_literal(place.binding.host)
-    if address is not None and not permitted(address, Reach.REGISTERED, literal=True):
-        raise Failed(
-            f"nothing is ever sent to this address ({classify(address)}): "
-            "register a public, private or loopback one"
-        )
 
 
 def _row(place: Backend) -> dict[str, object]:

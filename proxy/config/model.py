@@ -33,7 +33,7 @@ from proxy.config.section import Section
 from proxy.config.traces import CollectorUrl
 from proxy.config.units import Octets, Seconds, parse_seconds
 from proxy.config.usage import PriceTable, Usage
-from proxy.destinations import parse_destination, parse_registration
+from proxy.destinations import parse_destination, parse_registration, reachable
 from proxy.errors import RelayError
 from vault import DEFAULT_TENANT, Credential, Secret
 
@@ -124,7 +124,7 @@ def _file(path: Path, info: ValidationInfo) -> Path:
 
 
 def _backend_url(text: str) -> str:
-    _judged(lambda: parse_registration(text))
+    _judged(lambda: reachable(parse_registration(text)))
     return text
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.destinations import Target, parse_registration
+from proxy.destinations import Target, parse_registration, reachable
 from proxy.errors import RelayError
 from proxy.services.entries import placeholders, service_of
 from proxy.services.model import Service
@@ -230,4 +230,4 @@ def _fields_with_parts(service: Service) -> Iterator[bytes]:
 
 def _place(origin: str) -> Binding:
     """Raises RelayError when the origin is no place to register."""
-    return parse_registration(origin.rstrip("/"))
+    return reachable(parse_registration(origin.rstrip("/")))

@@ -235,6 +235,7 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         backends:
           - {service: openai, url: "http://10.0.0.1/?x=1"}
           - {url: "http://10.0.0.1/"}
+          - {service: openai, url: "http://169.254.169.254/"}
         services: {mine: {hosts: [UPPER.example.com]}}
         extra: 1
         """
@@ -254,11 +255,13 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         "keys[2].alias",
         "backends[0].url",
         "backends[1].service",
+        "backends[2].url",
         "services.mine.hosts[0]",
         "extra",
     }
     by_place = dict(line.split(": ", 1) for line in found)
     assert "expected one of services, backends, keys, server, cache, limits" in by_place["extra"]
+    assert "nothing is ever sent to this address (link-local)" in by_place["backends[2].url"]
     assert "metrics_listen, admin_listen" in by_place["server.nonsense"]
     assert by_place["keys[1].value"] == "expected the environment variable UNSET to be set"
 

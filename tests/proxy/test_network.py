@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from proxy.addresses import Address, as_literal, classify, never_dialled
 from proxy.errors import (
     DestinationAddressProhibited,
     DestinationRefused,
@@ -14,7 +15,7 @@ from proxy.errors import (
     UpstreamNameTimeout,
     UpstreamUnreachable,
 )
-from proxy.network import Address, Dialler, SystemResolver, as_literal, classify, dial, permitted
+from proxy.network import Dialler, SystemResolver, dial, permitted
 from proxy.reach import Reach
 from tests.support.origin import Origin
 from tests.support.resolver import PUBLIC, FakeResolver, FakeWires
@@ -147,6 +148,7 @@ def test_registration_opens_private_addresses_only(text: str, name: bool, litera
     assert permitted(address, Reach.REGISTERED, literal=False) is name
     assert permitted(address, Reach.REGISTERED, literal=True) is literal
     assert permitted(address, Reach.PUBLIC, literal=True) is (classify(address) is None)
+    assert (never_dialled(text) is None) is literal
 
 
 def test_only_canonical_addresses_are_literals() -> None:

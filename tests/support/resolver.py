@@ -6,8 +6,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
+from proxy.addresses import Address
 from proxy.errors import UpstreamNameError
-from proxy.network import Address, dial
+from proxy.network import dial
 
 PUBLIC = "93.184.215.14"
 """An address that counts as public; nothing is ever sent there, see `FakeWires`."""

@@ -115,7 +115,10 @@ def test_origin_covers_whole_segments_below_it() -> None:
     assert found("https://localhost:11434/") == []
 
 
-@pytest.mark.parametrize("origin", ["http://user@host/", "http://x/?a=1", "nowhere", "http://x/.."])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://user@host/", "http://x/?a=1", "nowhere", "http://x/..", "http://169.254.169.254"],
+)
 def test_an_origin_is_a_plain_url(origin: str) -> None:
     """The strict parser of destinations judges it."""
     (problem,) = problems_of({"ollama": {"origin": origin}})

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from proxy.addresses import Address
 from proxy.errors import UpstreamConnectTimeout, UpstreamTimeout
-from proxy.network import Address
 from proxy.upstream.transport import Deadlines
 from tests.support.origin import Exchange, Origin, chunked
 from tests.support.outbound import Body, Sender, fetch, sender
