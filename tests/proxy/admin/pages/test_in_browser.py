@@ -258,8 +258,8 @@ async def test_the_overview_renews_itself_and_says_when_it_can_not(tmp_path: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_page_is_wider_than_a_narrow_screen(tmp_path: Path, scheme: str) -> None:
-    """360 pixels, empty and full, in light and dark, which differ."""
+async def test_no_page_is_wider_than_its_screen(tmp_path: Path, scheme: str) -> None:
+    """From 360 pixels on, empty and with the longest names, in light and dark, which differ."""
     async with visit(tmp_path / "data", color_scheme=scheme, **NARROW) as opened:
         await opened.open()
         assert await opened.wide() <= 0
@@ -268,11 +268,16 @@ async def test_no_page_is_wider_than_a_narrow_screen(tmp_path: Path, scheme: str
         light = await opened.page.evaluate(ground) == "rgb(245, 246, 244)"
         assert light == (scheme == "light")
         await opened.up.add_key("openai", key=KEYS["openai"])
+        await opened.up.add_key("openai", alias="a" * 64, key=KEYS["openai"])
         await opened.up.add_backend("openai", f"https://{'very-' * 9}long.example.com/{'x' * 80}")
-        await opened.call()
-        for path in EVERYWHERE:
-            await opened.open(path)
-            assert await opened.wide() <= 0, path
+        limits = ("openai=1000000000/minute", "60/minute")
+        more = {"limits": limits, "budget": 10**15, "key_aliases": {"openai": "a" * 64}}
+        await opened.call(token=await opened.up.issue("n" * 64, **more))
+        for width in (360, 740, 1110, 1130):
+            await opened.page.set_viewport_size({"width": width, "height": 740})
+            for path in EVERYWHERE if width == 360 else ("", "/calls", "/keys", "/tokens"):
+                await opened.open(path)
+                assert await opened.wide() <= 0, (width, path)
 
 
 async def test_everything_but_the_tail_works_without_scripts(tmp_path: Path) -> None:
