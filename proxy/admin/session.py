@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections import OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
@@ -27,7 +27,7 @@ IDLE_SECONDS: Final = 30 * 60
 LONGEST_SECONDS: Final = 8 * 3600
 MOST: Final = 1024
 MOST_OF_ONE: Final = 16
-"""Sessions that there are at once, in all and of one token: beyond it the oldest end."""
+"""Sessions that there are at once, in all and of one token: beyond it old ones end."""
 
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Strict"
 _STALE_FORM: Final = "The page is out of date: load it again, then repeat the change."
@@ -58,6 +58,7 @@ class _Open:
     """A session as it is kept; times are monotonic seconds."""
 
     token_id: str
+    tenant: str
     began: float
     used: float
 
@@ -68,7 +69,7 @@ class Sessions:
     def __init__(self, tokens: Tokens, clock: Clock) -> None:
         self._tokens = tokens
         self._clock = clock
-        self._open: OrderedDict[bytes, _Open] = OrderedDict()
+        self._open: dict[bytes, _Open] = {}
 
     async def sign_in(self, text: bytes) -> Field:
         """The Set-Cookie field of a new session; raises Unauthorized, Forbidden, Unavailable."""
@@ -81,7 +82,7 @@ class Sessions:
             raise Unauthorized(UNKNOWN_CALLER)
         check_role(token, CHANGING)
         cookie = secrets.token_urlsafe(32)
-        self._keep(cookie, token.id)
+        self._keep(cookie, token)
         line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
         return b"set-cookie", line.encode()
 
@@ -113,16 +114,21 @@ class Sessions:
             self._open.pop(_hashed(cookie), None)
         return b"set-cookie", f"{COOKIE}=; {_ATTRIBUTES}; Max-Age=0".encode()
 
-    def _keep(self, cookie: str, token_id: str) -> None:
+    def _keep(self, cookie: str, token: Token) -> None:
         now = self._clock.monotonic()
         for name in [name for name, one in self._open.items() if self._over(one)]:
             del self._open[name]
-        mine = [name for name, one in self._open.items() if one.token_id == token_id]
+        mine = [name for name, one in self._open.items() if one.token_id == token.id]
         if len(mine) >= MOST_OF_ONE:
             del self._open[mine[0]]
         if len(self._open) >= MOST:
-            self._open.popitem(last=False)
-        self._open[_hashed(cookie)] = _Open(token_id, now, now)
+            self._make_room()
+        self._open[_hashed(cookie)] = _Open(token.id, token.tenant, now, now)
+
+    def _make_room(self) -> None:
+        """The oldest of the tenant that has the most: no tenant ends another's by signing in."""
+        [(most, _)] = Counter(one.tenant for one in self._open.values()).most_common(1)
+        del self._open[next(name for name, one in self._open.items() if one.tenant == most)]
 
     def _over(self, session: _Open) -> bool:
         now = self._clock.monotonic()

@@ -18,8 +18,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxy import __version__
+from proxy.errors import InternalError
 from proxy.metrics.state import State
-from proxy.metrics.tallies import KeyPlace, OfKey, OfService, Spread, Tallies
+from proxy.metrics.tallies import NONE, KeyPlace, OfKey, OfService, Spread, Tallies
 
 Labels = tuple[str, ...]
 Set = TypeVar("Set", bound=Labels)
@@ -108,7 +109,8 @@ def _of_calls(tallies: Tallies) -> Iterator[Metric]:
     text = "Calls from their first octet to the last of their answer."
     yield histogram("request_seconds", text, tallies.calls, *_CALL)
     text = "Answers of our own that are errors, by code."
-    yield counter("errors", text, tallies.errors, "service", "code")
+    met = dict.fromkeys(((name, InternalError.code) for name in (NONE, *tallies.services)), 0)
+    yield counter("errors", text, met | tallies.errors, "service", "code")  # from 0, for alerts
     text = "Calls refused because of a limit, a budget or the queue."
     rejections = {(code,): count for code, count in tallies.rejections().items()}
     yield counter("limit_rejections", text, rejections, "code")

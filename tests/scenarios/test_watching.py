@@ -299,7 +299,7 @@ async def test_a_scrape_tells_what_has_happened(tmp_path: Path) -> None:
     calls = found["keyrelay_requests_total"]
     of = {(dict(labels)["status"], dict(labels)["verdict"]): n for labels, n in calls.items()}
     assert of == {("2xx", "stored"): 1, ("2xx", "hit"): 2, ("4xx", "none"): 1}
-    [errors] = found["keyrelay_errors_total"].items()
+    [errors] = [one for one in found["keyrelay_errors_total"].items() if one[1]]
     assert errors == ((("code", "unauthorized"), ("service", "none")), 1)
     openai = (("service", "openai"),)
     assert found["keyrelay_upstream_seconds_count"] == {openai: 1}
@@ -316,6 +316,20 @@ async def test_a_scrape_tells_what_has_happened(tmp_path: Path) -> None:
     assert used == {"default": 1, "other": 0}
     assert found["process_resident_memory_bytes"][()] > 2**20
     assert found["process_open_fds"][()] > 3
+
+
+async def test_unexpected_errors_are_counted_from_nought(tmp_path: Path) -> None:
+    """An alert on the increase of a series would never see the first one of a new series."""
+    async with running_relay(tmp_path / "data") as up:
+        reader = bearer(await up.issue("prometheus", role="read"))
+        before = samples(await scrape(up, reader))["keyrelay_errors_total"]
+        await up.add_key("openai", key=KEY)
+        refused = "/proxy?server=https://elsewhere.test/&service=openai"
+        assert (await call(up.url, "GET", refused, bearer(up.token))).status == 403
+        after = samples(await scrape(up, reader))["keyrelay_errors_total"]
+    code = ("code", "internal_error")
+    assert before == {(code, ("service", "none")): 0}
+    assert {place for place in after if code in place} >= set(before)
 
 
 async def test_labels_hold_nothing_that_a_caller_wrote(tmp_path: Path) -> None:

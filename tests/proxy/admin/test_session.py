@@ -211,6 +211,17 @@ async def test_sessions_are_bounded_in_all(clock: FakeClock) -> None:
     assert len(sessions._open) == 1
 
 
+async def test_no_tenant_signs_another_one_out(clock: FakeClock) -> None:
+    """However many tokens it issues itself: its own oldest makes room."""
+    many = [Token(f"{n:012}", f"t{n}", "team", "admin", 0.0) for n in range(MOST + 2)]
+    sessions = Sessions(Books(ADA, *many), clock)
+    ada = sent_back(await sessions.sign_in(b"kr_ada"))
+    signed = [sent_back(await sessions.sign_in(f"kr_{one.name}".encode())) for one in many]
+    assert await sessions.find(ada) is not None
+    there = [await sessions.find(one) is not None for one in signed]
+    assert there == [False] * 3 + [True] * (MOST - 1)
+
+
 @pytest.mark.parametrize("given", ["", "x", "ä", "0" * 64])
 def test_a_form_without_the_right_csrf_token_is_refused(given: str) -> None:
     """Compared in constant time, as octets."""
