@@ -67,9 +67,10 @@ async def not_allowed(request: Request, _: Exception | None) -> Response:
 
 
 def _refused(request: Request, error: RelayError) -> Response:
-    answer = problem(error, request_id(tuple(request.scope["headers"])), None)
-    fields = {name.decode(): value.decode() for name, value in answer.fields}
-    return Response(answer.body, answer.status, fields)
+    name = request_id(tuple(request.scope["headers"]))
+    answer = problem(error, name, None)
+    fields = {field.decode(): value.decode() for field, value in answer.fields}
+    return Response(answer.body, answer.status, {**fields, "X-Request-ID": name})
 
 
 REFUSALS = {404: not_found, 405: not_allowed}

@@ -384,7 +384,9 @@ def _too_large() -> HeaderTooLarge:
 
 
 def _whole_response(error: RelayError) -> bytes:
-    answer = problem(error, secrets.token_hex(16))
+    name = secrets.token_hex(16)
+    answer = problem(error, name)
     lines = [b"HTTP/1.1 %d %s" % (answer.status, _REASONS[answer.status])]
-    lines += [name + b": " + value for name, value in answer.fields]
+    lines += [field + b": " + value for field, value in answer.fields]
+    lines += [b"x-request-id: %b" % name.encode(), b"x-relay-request-id: %b" % name.encode()]
     return b"\r\n".join([*lines, b"connection: close", b"", answer.body])

@@ -75,6 +75,8 @@ async def test_what_is_not_http_is_our_own_400(scene: Scene) -> None:
         await caller.send(b"GET /proxy HTTP/1.1\r\nHost x\r\n\r\n")
         answer = await caller.answer()
         assert (answer.status, answer.json()["error"]["code"]) == (400, "bad_request")
+        names = [answer.all(name) for name in ("x-request-id", "x-relay-request-id")]
+        assert names == [[answer.json()["request_id"]]] * 2
         assert await caller.closed()
 
 
@@ -364,8 +366,9 @@ async def test_the_pages_beside_the_proxy(scene: Scene) -> None:
     for entry in catalogue:
         assert (await call(scene.up.url, "GET", entry["type"])).json() == entry
     for path in ("/errors/nosuch", "/nosuch", "/proxyx", "/admin/nosuch"):
-        answer = await call(scene.up.url, "GET", path)
+        answer = await call(scene.up.url, "GET", path, ("X-Request-ID", "mine"))
         assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
+        assert (answer.header("x-request-id"), answer.json()["request_id"]) == ("mine", "mine")
 
 
 async def test_a_stream_that_is_kept_is_replayed_octet_for_octet(scene: Scene) -> None:
