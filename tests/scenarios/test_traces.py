@@ -253,7 +253,9 @@ async def test_the_end_of_the_server_sends_what_waits(tmp_path: Path) -> None:
     ):
         async with served(data) as server:
             await call(server.url, "GET", target, ("X-Relay-Token", token))
-        [[own, _]] = await collector.calls(1)
+            await collector.calls(1)
+            await call(server.url, "GET", target, ("X-Relay-Token", token))
+        _, [own, _] = await collector.calls(2)
         assert collector.last.path == "/own/path"
         assert own.attributes["keyrelay.token"] == "laptop"
 
@@ -263,7 +265,10 @@ async def test_a_dead_collector_is_one_line_and_no_calls_concern(tmp_path: Path)
     async with TraceCollector() as collector:
         gone = collector.url
     async with own_server(tmp_path, gone) as (data, token, target), served(data) as server:
-        for _ in range(3):
+        for told in (False, True, True):
+            async with asyncio.timeout(20):
+                while told and "server.traces_endpoint" not in "".join(server.said):
+                    await asyncio.sleep(0.01)
             answer = await call(server.url, "GET", target, ("X-Relay-Token", token))
             assert answer.status == 200
         await server.stop()
