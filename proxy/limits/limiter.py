@@ -40,7 +40,7 @@ class Limiter(Protocol):
     """
 
     async def take(self, windows: Windows) -> tuple[bool, States]:
-        """Whether there was room in every window; and how they stand now."""
+        """Whether there was room in every window; where there was none, how they stand."""
         ...
 
     def look(self, windows: Windows) -> States:
@@ -84,7 +84,7 @@ class MemoryLimiter:
         items = [self._items.get(window) or self._item(window) for window in windows]
         room = len(items) == 1 or all(map(strategy.test, items))
         taken = room and all(map(strategy.hit, items))
-        return taken, self.look(windows)
+        return taken, () if taken else self.look(windows)
 
     def _item(self, window: Window) -> Item:
         item = Item(window)
