@@ -17,6 +17,7 @@ class OwnOrigin:
     """`public_url`: where callers reach keyrelay, if that is not what they say in Host."""
 
     def __init__(self, public_url: str | None = None) -> None:
+        self.public_url = public_url
         parts = urlsplit(public_url) if public_url else None
         self._public = f"{parts.scheme}://{parts.netloc}".encode() if parts else None
 

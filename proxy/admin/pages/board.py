@@ -65,11 +65,13 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request by somebody who is signed in. `form`: what a change brings."""
+    """One request by somebody who is signed in. `form`: what a change brings; `public_url`: where
+    callers reach this server, if that is known."""
 
     request: Request
     session: Session
     form: dict[str, str]
+    public_url: str | None
 
     @property
     def who(self) -> Token:
@@ -82,8 +84,9 @@ class Visit:
 
     @property
     def base(self) -> str:
-        """Where this server is reached, as the browser says it."""
-        return f"{self.request.url.scheme}://{self.request.url.netloc}"
+        """The same, or as the browser says it: that knows neither of a TLS server before us nor of
+        the other listener."""
+        return self.public_url or f"{self.request.url.scheme}://{self.request.url.netloc}"
 
 
 OVER = "Your session is over: sign in again."
@@ -102,7 +105,7 @@ def shown(board: Board, section: str, path: str, view: View) -> Route:
         session = await board.admin.sessions.find(fields_of(request), used=not polled)
         if session is None:
             return _signed_out(request)
-        return await view(board, Visit(request, session, {}))
+        return await view(board, Visit(request, session, {}, board.admin.origin.public_url))
 
     return Route(path, plainly(show), methods=["GET"], name=section)
 
@@ -112,7 +115,7 @@ def changed(board: Board, path: str, view: View) -> Route:
 
     async def change(request: Request) -> Response:
         session, form = await board.admin.changing(request)
-        return await view(board, Visit(request, session, form))
+        return await view(board, Visit(request, session, form, board.admin.origin.public_url))
 
     return Route(path, plainly(change), methods=["POST"])
 
