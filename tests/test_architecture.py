@@ -77,6 +77,7 @@ FLOORS = {
     "proxy.app": ASSEMBLY,
     "proxy.cli.server": ASSEMBLY,
     "proxy.cli.serve": START,
+    "proxy.start": START,
 }
 """A room is a file or a package; the longest name that fits a module is its room."""
 
