@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from proxy.call import Call, Directions
-from proxy.causes import lineage
+from proxy.causes import frames, lineage
 from proxy.clock import Clock
 from proxy.destinations import parse_destination
 from proxy.errors import RelayError
@@ -161,6 +161,10 @@ class Rounds:
         except RelayError as error:
             _log.debug("a probe of %s fails: %s", one.service.name, lineage(error))
             outcome = error.code
+        except Exception as error:  # one that nobody expected ends no other's rounds
+            words, more = f"unexpected {lineage(error)}", {"at": frames(error)}
+            _log.error("a probe of %s: %s", one.service.name, words, extra=more)
+            return
         if isinstance(outcome, str) and outcome not in FAILURES:
             return  # it says nothing of the provider
         host = parse_destination(one.url).host

@@ -33,13 +33,13 @@ class Provider:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str]] = []
-        self.answer: int | RelayError = 200
+        self.answer: int | Exception = 200
 
     @asynccontextmanager
     async def send(self, call: Call, grant: Grant, body: RequestBody) -> AsyncIterator[Response]:
         assert [chunk async for chunk in body] == []
         self.sent.append((grant.tenant, call.method, grant.target.url))
-        if isinstance(self.answer, RelayError):
+        if isinstance(self.answer, Exception):
             raise self.answer
         yield Response(self.answer, (), nothing())
 
@@ -92,6 +92,22 @@ async def test_what_a_probe_finds(vault: Vault, answer: int | RelayError, state:
         await rounds.go(60.0)
         clock.advance(60.0)
     assert health.standing("default", "openai").state == state
+
+
+async def test_an_error_that_nobody_expected_ends_no_round(
+    vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are asked, and it says nothing of the provider."""
+    health, provider = Health(SERVICES), Provider()
+    key = {"key": Secret(b"sk-test-0123456789abcdef")}
+    await vault.put_key(NewKey("default", "groq", "default", key))
+    provider.answer = ZeroDivisionError("CANARY")
+    rounds = Rounds(health, Prober(Authorizer(SERVICES), provider), vault, SERVICES, FakeClock())
+    await rounds.go(60)
+    assert len(provider.sent) == 2
+    assert health.standing("default", "openai").state == "unknown"
+    assert caplog.text.count("unexpected ZeroDivisionError") == 2
+    assert "CANARY" not in caplog.text
 
 
 async def test_no_round_is_made_unless_an_interval_is_set(vault: Vault) -> None:
