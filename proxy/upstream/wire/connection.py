@@ -156,6 +156,11 @@ class Connection(asyncio.Protocol):
                 return
             await asyncio.sleep(0)
 
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether the upstream has yet to take what was written."""
+        return self._write_paused
+
     async def until_writable(self, seconds: float) -> None:
         """Until more may be written, or that has become pointless."""
         while self._write_paused and not self.sending_is_pointless:

@@ -14,7 +14,8 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 async def upload(connection: Connection, header: bytes, body: RequestBody, seconds: float) -> bool:
-    """True once all of it has been handed over; False where the answer came before the end.
+    """True once all of it has been handed over; False where the answer came before the end, or
+    before the upstream had taken it.
 
     `seconds`: until the upstream takes more. Raises BadRequest where the body is not as long as
     declared (RFC 9112 section 6.2), and what reading the body raises.
@@ -25,7 +26,7 @@ async def upload(connection: Connection, header: bytes, body: RequestBody, secon
     elif not await _in_parts(connection, header, body, seconds):
         return False
     await connection.until_writable(seconds)
-    return True
+    return not connection.is_backed_up
 
 
 async def _in_parts(

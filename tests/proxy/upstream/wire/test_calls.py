@@ -176,6 +176,21 @@ async def test_an_early_answer_ends_an_upload_that_nobody_takes(to: Sender) -> N
     assert (response.status, body) == (429, b"slow down")
 
 
+async def test_a_connection_that_is_full_of_an_unread_body_is_not_used_again(to: Sender) -> None:
+    """The next call would stand behind octets that the upstream may never take."""
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.reply(413, (), b"no")
+        await exchange.hung_up()
+
+    octets = bytes(32 << 20)
+    async with Origin([refuse, reply(200, (), b"ok")], read_body=False) as origin:
+        _, first = await fetch(to, origin.url, "POST", body=whole(octets))
+        _, second = await asyncio.wait_for(fetch(to, origin.url), 10)
+    assert (first, second) == (b"no", b"ok")
+    assert origin.connections == 2
+
+
 async def test_an_early_answer_outlives_its_connection(to: Sender) -> None:
     """The upstream refuses, hangs up hard, and only then the caller's next octets come."""
     loop, gone = asyncio.get_running_loop(), asyncio.Event()
