@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from proxy.turns import turn
 
@@ -24,6 +25,7 @@ _TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
     calls INTEGER NOT NULL,
     PRIMARY KEY (month, subject)
 ) WITHOUT ROWID"""
+_IS_THERE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'budgets'"
 _UPSERT: Final = """INSERT INTO budgets (subject, month, calls) VALUES (?, ?, ?)
     ON CONFLICT (month, subject) DO UPDATE SET calls = excluded.calls"""
 _FORGET: Final = """DELETE FROM budgets WHERE month NOT IN
@@ -72,8 +74,10 @@ class SqliteLedger:
     def _read(self, month: str) -> dict[str, int]:
         if not self._path.exists():
             return {}
-        with turn(self._path, _BUSY_SECONDS), closing(self._open()) as connection:
-            connection.execute(_TABLE)
+        place = f"file:{quote(str(self._path))}?mode=ro"
+        with closing(sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS)) as connection:
+            if connection.execute(_IS_THERE).fetchone() is None:
+                return {}
             query = "SELECT subject, calls FROM budgets WHERE month = ?"
             return dict(connection.execute(query, (month,)).fetchall())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -125,6 +126,16 @@ async def test_old_months_are_forgotten(tmp_path: Path) -> None:
     await ledger.flush()
     assert await ledger.spent("2020-07") == {}
     assert await ledger.spent("2020-08") == {"ann": 7}
+
+
+async def test_who_only_reads_changes_nothing(tmp_path: Path) -> None:
+    """The file may be that of a newer release, which will refuse the start."""
+    path = tmp_path / "usage.db"
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 9")
+    octets = path.read_bytes()
+    assert await SqliteLedger(path).spent("2026-11") == {}
+    assert path.read_bytes() == octets
 
 
 async def test_a_broken_ledger_harms_nobody(
