@@ -20,6 +20,9 @@ from proxy.usage.store import DAY, HOUR, UsageError, Which
 from vault import KeyRecord, Token
 
 HOME: Final = "/admin/tokens"
+MOST: Final = 200
+"""Tokens that are shown at once: a page of thousands would hold up calls while it is made."""
+
 ROLES: Final = (
     ("call", "calls services, nothing else"),
     ("read", "looks at usage and settings, can't call"),
@@ -51,9 +54,12 @@ class Row:
 
 
 async def tokens(board: Board, visit: Visit) -> Response:
-    """The list: what is over stands apart."""
+    """The list: what is over stands apart; of very many the newest, or those looked for."""
     called = await _called(board, visit.who)
-    rows = [_row(board, one, called) for one in await board.admin.acts.tokens(visit.who)]
+    part = visit.asked("name").strip()[:64]
+    every = await board.admin.acts.tokens(visit.who)
+    found = [one for one in every if part.lower() in one.name.lower()]
+    rows = [_row(board, one, called) for one in found[-MOST:]]
     return signed(
         board,
         visit,
@@ -61,6 +67,10 @@ async def tokens(board: Board, visit: Visit) -> Response:
         "tokens.html",
         current=[row for row in rows if not row.over],
         over=[row for row in rows if row.over],
+        every=len(every),
+        found=len(found),
+        most=MOST,
+        part=part,
         notice=_DONE.get(visit.asked("done"), ""),
         changed=visit.asked("id"),
         tenant_option=tenant_option(visit.who),

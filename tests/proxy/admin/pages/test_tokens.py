@@ -196,6 +196,22 @@ async def test_a_form_that_is_not_of_this_session_is_refused_clearly(
     assert len(await office.up.vault.list_tokens("default")) == 3
 
 
+async def test_of_very_many_tokens_the_newest_are_listed(office: Office) -> None:
+    """The others are found by a part of the name, in any case of letters; revoked ones apart."""
+    cookie = await office.signed_in()
+    assert 'name="name"' not in await shown(office, cookie, "/tokens")
+    for number in range(203):
+        await office.up.issue(f"robot-{number}")
+    await office.up.vault.revoke_token("default", "robot-202")
+    page = await shown(office, cookie, "/tokens")
+    assert "The newest 200 of 205." in page and "1 revoked or expired" in page
+    assert page.count('scope="row"') == 200 and "everything" not in page
+    page = await shown(office, cookie, "/tokens?name=Every")
+    assert page.count('scope="row"') == 1 and "everything" in page
+    page = await shown(office, cookie, "/tokens?name=%22%3E%3Cb%3Ex")
+    assert "No token that can be used has this in its name." in page and "<b>x" not in page
+
+
 def test_limits_in_words() -> None:
     """One line each; nothing where there is none."""
     assert Limits((), (), None).words == ()
