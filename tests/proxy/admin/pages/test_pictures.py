@@ -132,7 +132,7 @@ async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_pat
         await _take(page, "changes")
         await page.set_viewport_size({"width": 1280, "height": 420})
         await opened.open("/backends")
-        await page.get_by_text("api.example.com").wait_for()
+        await page.get_by_text("https://api.example.com/v1", exact=True).wait_for()
         await _take(page, "backends")
         await opened.open("/tokens")
         await page.set_viewport_size({"width": 390, "height": 844})
