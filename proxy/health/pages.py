@@ -17,7 +17,7 @@ from proxy.errors import Unavailable, UnknownService
 from proxy.health.readiness import Readiness
 from proxy.health.watch import Fares, Health, Standing
 from proxy.messages import Fields
-from vault import Holdings, Token, VaultError
+from vault import DEFAULT_TENANT, Holdings, Token, VaultError
 
 _CALLER = "call"
 
@@ -88,17 +88,18 @@ class Pages:
 
     async def status(self, request: Request) -> Response:
         """The whole in a few numbers."""
-        return JSONResponse(await self._summary(await self._standings(request)))
+        token, standings = await self._asked(request)
+        return JSONResponse(await self._summary(token, standings))
 
     async def everything(self, request: Request) -> Response:
         """The same, and every service."""
-        standings = await self._standings(request)
+        token, standings = await self._asked(request)
         services = [_shown(standing) for standing in standings]
-        return JSONResponse({**await self._summary(standings), "services": services})
+        return JSONResponse({**await self._summary(token, standings), "services": services})
 
     async def one(self, request: Request) -> Response:
         """One service, by its name or an alias of it."""
-        standings = await self._standings(request)
+        _, standings = await self._asked(request)
         asked = request.path_params["service"]
         name = self._ward.names.canonical(asked) or asked
         for standing in standings:
@@ -106,17 +107,19 @@ class Pages:
                 return JSONResponse(_shown(standing))
         raise UnknownService("This token has no service of that name with a key; see /health")
 
-    async def _standings(self, request: Request) -> list[Standing]:
-        return await self._ward.standings(await self._ward.holders.holder(fields_of(request)))
+    async def _asked(self, request: Request) -> tuple[Token, list[Standing]]:
+        token = await self._ward.holders.holder(fields_of(request))
+        return token, await self._ward.standings(token)
 
-    async def _summary(self, standings: Collection[Standing]) -> dict[str, Any]:
+    async def _summary(self, token: Token, standings: Collection[Standing]) -> dict[str, Any]:
         found = await self._ward.readiness.look()
+        of_all = token.tenant == DEFAULT_TENANT  # how busy others are is not each tenant's to know
         return {
             "status": "ok" if found.ready else found.word,
             "failing": found.failing,
             "version": __version__,
             "uptime_seconds": round(self._ward.clock.monotonic() - self._began, 1),
-            "calls_in_flight": self._ward.in_flight(),
+            "calls_in_flight": self._ward.in_flight() if of_all else None,
             "services_healthy": sum(standing.healthy is True for standing in standings),
             "services_unhealthy": sum(standing.healthy is False for standing in standings),
             "services_unknown": sum(standing.healthy is None for standing in standings),

@@ -113,6 +113,16 @@ async def test_who_asks_sees_its_own(up: Running, origin: Origin) -> None:
     assert (hidden.status, hidden.json()["error"]["code"]) == (404, "unknown_service")
 
 
+@pytest.mark.parametrize("path", ["/status", "/health"])
+async def test_how_busy_all_are_is_told_in_the_tenant_of_whoever_runs_it(
+    up: Running, path: str
+) -> None:
+    """The same tenant that may read the metrics: calls of others are nobody else's."""
+    theirs = await up.issue("theirs", tenant="team", role="admin")
+    assert (await ask(up, path, up.token)).json()["calls_in_flight"] == 0
+    assert (await ask(up, path, theirs)).json()["calls_in_flight"] is None
+
+
 async def test_what_fails_is_named_without_a_reason(tmp_path: Path) -> None:
     """503, the parts, and nothing of where they lie; it recovers by itself."""
     clock, data = FakeClock(), tmp_path / "data"
