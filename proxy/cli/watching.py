@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISFIFO, S_ISSOCK
 
 from proxy.cli.desk import Desk
 from proxy.config import IMPORTED, Config, ConfigError, read_document, seen_from
@@ -17,12 +17,14 @@ _REFERENCE = "file:"
 
 
 class ConfigFiles:
-    """What `reload` asks. A file that was there and is gone is a mistake, not an empty one."""
+    """What `reload` asks. A file that was there and is gone is a mistake, not an empty one; a pipe
+    is one too, since it is read twice. Raises ConfigError."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._path = desk.config_path
         self._keys: tuple[Path, ...] = ()
+        _refuse_pipes(self._watched())
         self._keys = tuple(self._referred())
         self._loaded = self._before = self._state()
 
@@ -77,12 +79,12 @@ def _texts(value: object, seen: set[int]) -> Iterator[str]:
 
 
 def _refuse_pipes(paths: Iterable[Path]) -> None:
-    """Reading one would wait for somebody who writes; raises ConfigError."""
+    """Reading one waits for somebody who writes, and finds nothing the second time."""
     for path in paths:
         with suppress(OSError, ValueError):
             mode = path.stat().st_mode
-            if not (S_ISREG(mode) or S_ISDIR(mode)):
-                raise ConfigError((f"{path}: expected a regular file",))
+            if S_ISFIFO(mode) or S_ISSOCK(mode):
+                raise ConfigError((f"{path}: expected a regular file, found a pipe",))
 
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:

@@ -145,3 +145,12 @@ def test_a_pipe_is_a_mistake(data: Path, name: str) -> None:
     assert settled(files)
     with pytest.raises(ConfigError, match="expected a regular file"):
         files.load()
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_at_the_start_is_a_mistake_too(data: Path) -> None:
+    """`--config <(...)`: what was read to watch it would be missing from what is served."""
+    os.mkfifo(data / "pipe")
+    with pytest.raises(ConfigError, match="pipe: expected a regular file, found a pipe"):
+        ConfigFiles(desk(data, data / "pipe"))
+    assert not ConfigFiles(desk(data, Path(os.devnull))).changed()
