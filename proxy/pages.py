@@ -23,6 +23,8 @@ or, as the base URL of an SDK:  /proxy/<service>/<path>
 /health/ready  whether it can do its work
 /health        how the services fare (with a token)
 /usage         what a token has used (with that token)
+/metrics       for Prometheus (with a token that may read)
+/admin         for people: calls, keys, tokens, backends (with an admin's token)
 /errors        every error that it can give, and what to do
 """
 

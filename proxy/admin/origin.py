@@ -12,6 +12,11 @@ FOREIGN = (
     "sends no Origin."
 )
 
+NO_PAGE = (
+    "The forms of the page are for browsers, which say the page's Origin: a program uses "
+    "/admin/api/v1 with a token."
+)
+
 
 class OwnOrigin:
     """`public_url`: where callers reach keyrelay, if that is not what they say in Host."""
@@ -34,7 +39,7 @@ class OwnOrigin:
         """The same for what a page of ours sends: every browser says the Origin of a POST."""
         self.check(fields)
         if value(fields, b"origin") is None or value(fields, b"sec-fetch-site") == b"none":
-            raise Forbidden(FOREIGN)
+            raise Forbidden(NO_PAGE)
 
     def _own(self, fields: Fields) -> frozenset[bytes]:
         """What stands in Host, under both schemes: TLS may end at a server before us."""

@@ -159,7 +159,8 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
 def _alone(data: Path) -> Iterator[None]:
     """Only one demo at a time: each start makes the token of the one before useless."""
     data.mkdir(mode=0o700, exist_ok=True)
-    with (data / "demo.lock").open("w") as lock:
+    opened = os.open(data / "demo.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(opened, "r+b") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
