@@ -86,14 +86,16 @@ def with_session(command: AsyncCommand[P]) -> Callable[P, None]:
 
 
 def with_mending_session(command: AsyncCommand[P]) -> Callable[P, None]:
-    """The same for a command that takes something away: see `open_session`."""
+    """The same for a command that takes something away: it also goes on where the configuration is
+    wrong, for a leaked token can't wait until somebody has mended that. See `open_session`."""
     return _run(command, mending=True)
 
 
 def _run(command: AsyncCommand[P], mending: bool) -> Callable[P, None]:
     async def inside(*args: P.args, **kwargs: P.kwargs) -> None:
         desk = desk_of(click.get_current_context())
-        async with open_session(desk, desk.config(), mending=mending) as session:
+        config = _config_or_none(desk) if mending else desk.config()
+        async with open_session(desk, config, mending=mending) as session:
             await command(session, *args, **kwargs)
 
     @functools.wraps(command)
@@ -102,6 +104,18 @@ def _run(command: AsyncCommand[P], mending: bool) -> Callable[P, None]:
             asyncio.run(inside(*args, **kwargs))
 
     return run
+
+
+def _config_or_none(desk: Desk) -> Config:
+    try:
+        return desk.config()
+    except ConfigError:
+        click.echo(
+            "keyrelay: the configuration has mistakes, keyrelay check tells them; "
+            "this goes on without it",
+            err=True,
+        )
+        return Config()
 
 
 @contextmanager

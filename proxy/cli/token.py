@@ -13,7 +13,7 @@ from proxy.cli.known import known_service
 from proxy.cli.output import instant, json_option, show_done, show_table
 from proxy.cli.params import NAME, TOKEN_NAME, Expiry, Pair, all_option, bundled, tenant_option
 from proxy.cli.rates import BUDGET, NONE, RATE, Nothing, Said
-from proxy.cli.session import Session, with_session
+from proxy.cli.session import Session, with_mending_session, with_session
 from proxy.limits.grammar import Limit, in_order
 from proxy.services import Services
 from vault import DEFAULT_TENANT, ROLES, NewToken, Token, TokenChange
@@ -104,7 +104,7 @@ async def issue(session: Session, asked: Asked, as_json: bool) -> None:
 @tenant_option
 @all_option
 @json_option
-@with_session
+@with_mending_session
 async def list_(session: Session, tenant: str, every_tenant: bool, as_json: bool) -> None:
     """List the tokens; what they open is not in the list."""
     now = session.now
@@ -130,7 +130,7 @@ async def set_(session: Session, name: str, tenant: str, other: Other, as_json: 
 @click.argument("name", metavar="NAME|ID", type=TOKEN_NAME)
 @tenant_option
 @json_option
-@with_session
+@with_mending_session
 async def revoke(session: Session, name: str, tenant: str, as_json: bool) -> None:
     """Revoke a token, at once and for good."""
     revoked = await session.vault.revoke_token(tenant, name)

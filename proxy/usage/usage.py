@@ -200,8 +200,12 @@ class Usage:
             hours=now - settings.keep_hours,
             days=now - settings.keep_days,
         )
-        with suppress(UsageError):  # whatever is wrong, the next batch tells
+        try:
             self._store.sweep(keep)
+        except UsageError:
+            return  # the next batch tells what is wrong
+        except Exception as error:  # and ends no writing
+            _log.error("old usage could not be taken away: %s", type(error).__name__)
 
     def _end(self) -> None:
         if self._rows:

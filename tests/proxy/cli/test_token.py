@@ -56,6 +56,18 @@ def test_a_token_that_nobody_saw_is_over(
     relay.run("token", "issue", "ann")
 
 
+def test_a_leaked_token_is_revoked_whatever_is_wrong_with_the_configuration(
+    relay: Terminal,
+) -> None:
+    """So are keys and backends removed; only what adds something waits for the mending."""
+    text = relay.run("token", "issue", "ann").out.strip()
+    (relay.data / "keys.yaml").write_text("server: {prot: 8000}\n")
+    assert relay.run("token", "issue", "bob", code=1).out == ""
+    assert [row["name"] for row in relay.run("token", "list").rows] == ["ann"]
+    assert "keyrelay check" in relay.run("token", "revoke", "ann").err
+    assert verified(relay, text) is None
+
+
 def test_a_token_is_narrowed_when_it_is_issued(relay: Terminal) -> None:
     """To services (an alias means its service), to one key each, to a role, a tenant and a time."""
     relay.run("key", "add", "openai", "--alias", "work", "--tenant", "t", stdin=CANARY)

@@ -298,12 +298,13 @@ async def test_what_is_old_is_swept_with_time() -> None:
     assert store.swept == [Keep(NOON - DAY, 7, NOON - 2 * DAY, NOON - 3 * DAY)]
 
 
-async def test_a_sweep_that_fails_ends_nothing() -> None:
+@pytest.mark.parametrize("failure", [UsageError("locked"), RuntimeError("whatever")])
+async def test_a_sweep_that_fails_ends_nothing(failure: Exception) -> None:
     """The task goes on."""
     store = Stubborn()
     usage = a_usage(store)
     await usage.start()
-    store.failure = UsageError("locked")
+    store.failure = failure
     await usage._in_thread(usage._sweep)
     store.failure = None
     usage.note(a_record())
