@@ -19,6 +19,7 @@ import click
 from proxy.cli.commands import places
 from proxy.cli.desk import desk_of
 from proxy.cli.failures import report
+from proxy.discretion import be_discreet
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "init": ("proxy.cli.init:init", "make the data directory, the master key and the databases"),
@@ -121,4 +122,5 @@ def keyrelay(ctx: click.Context) -> None:
 
 def main() -> None:
     """The command `keyrelay`."""
+    be_discreet()
     keyrelay()
