@@ -27,6 +27,7 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(.*))?")
+_CAPITAL_SHARP_S = "\N{LATIN CAPITAL LETTER SHARP S}"
 _UNPLAIN = re.compile(r"%2F|%5C|%25|;|//", re.IGNORECASE)
 
 
@@ -233,7 +234,7 @@ def _to_ascii(host: str) -> str:
     """The A-labels of a name that is its own UTS 46 form (non-transitional) up to case and NFC.
 
     A name that UTS 46 maps to something else, or to plain ASCII (the Kelvin sign is a k), only
-    looks like what it reaches.
+    looks like what it reaches. The capital sharp s is ß to some parsers and ss to older ones.
     """
     # Letter by letter, because lower() of a whole word turns a last sigma into its final form.
     plain = unicodedata.normalize("NFC", "".join(map(str.lower, host)))
@@ -242,7 +243,7 @@ def _to_ascii(host: str) -> str:
         ascii_host = idna.encode(plain, strict=True).decode()
     except (idna.IDNAError, UnicodeError):
         ascii_host = mapped = ""
-    if mapped != plain or plain.isascii():
+    if mapped != plain or plain.isascii() or _CAPITAL_SHARP_S in host:
         raise BadDestination(
             "The destination's international host is not in its plain form: write its xn-- form."
         )
