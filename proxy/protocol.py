@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.cycle import RelayCycle
 from proxy.errors import BadRequest, HeaderTooLarge, RelayError, RequestTooSlow
+from proxy.framing import check_framing
 from proxy.messages import Fields, values
 from proxy.patience import Patience, Phase, Waits
 from proxy.problems import problem
@@ -107,7 +108,10 @@ class RelayProtocol(HttpToolsProtocol):
         if self._resuming:
             return
         self._in_header = False
-        self._check_framing()
+        try:
+            check_framing(self.parser.get_http_version(), self.url, self._fields)
+        except BadRequest as error:
+            self._refuse(error)
         self._patience.body()
         path, _, query = self.url.partition(b"?")
         self.scope["method"] = self.parser.get_method().decode("ascii")
@@ -350,21 +354,6 @@ class RelayProtocol(HttpToolsProtocol):
         self._resuming = False
 
     # Refusals.
-
-    def _check_framing(self) -> None:
-        """What the parser lets through and two readers could read differently (RFC 9112)."""
-        version = self.parser.get_http_version()
-        names = [name for name, _ in self.headers]
-        hosts = names.count(b"host")
-        codings = (
-            values(self._fields, b"transfer-encoding") if b"transfer-encoding" in names else ()
-        )
-        if version not in ("1.0", "1.1"):
-            self._refuse(BadRequest("Send HTTP/1.1."))
-        if hosts > 1 or (not hosts and version == "1.1"):
-            self._refuse(BadRequest("Send one Host field."))
-        if codings and (version == "1.0" or [one.lower() for one in codings] != [b"chunked"]):
-            self._refuse(BadRequest("Send no Transfer-Encoding but one chunked, in HTTP/1.1."))
 
     def _refuse(self, error: RelayError) -> None:
         self.refusal = error

@@ -40,6 +40,7 @@ FLOORS = {
     "proxy.cors": RULES,
     "proxy.problems": RULES,
     "proxy.header": RULES,
+    "proxy.framing": RULES,
     "proxy.catalogue": RULES,
     "proxy.record": RECORDS,
     "proxy.config": MACHINES,
