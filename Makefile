@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test coverage lint types docs screenshots lock bench clean
+.PHONY: run test attack coverage lint types docs screenshots lock bench clean
 
 run: .venv/run
 	@exec $(BIN)/keyrelay serve --demo
 
 test: .venv/test
 	@$(BIN)/python -m pytest -q -n 2
+
+# What the suite does in short, at full length: minutes.
+attack: .venv/test
+	@$(BIN)/python -m tests.attack.vault
 
 # The rooms where secrets and parsers live: every line and branch.
 coverage: .venv/test

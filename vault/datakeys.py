@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.audit import Change
-from vault.errors import MasterKeyMissing
+from vault.errors import MasterKeyMissing, Unopenable
 from vault.keyring import MasterKey, MasterKeys
 from vault.mastersource import MasterKeySource
 from vault.sealing import DataKey
@@ -98,7 +98,7 @@ class DataKeys:
         return self._master(master_id)
 
     def _unwrapped(self, row: Row[Any]) -> DataKey:
-        key_id = bytes.fromhex(row.id)
+        key_id = _id_of(row)
         held = self._known.get(key_id)
         if held is not None and held.purpose == row.purpose:
             return held
@@ -115,3 +115,15 @@ class DataKeys:
                 f"needs the one with id {master_id}; restore that key"
             )
         return master
+
+
+def _id_of(row: Row[Any]) -> bytes:
+    """The id of a row's data key; raises Unopenable for a row that is none of ours."""
+    try:
+        if isinstance(row.wrapped, bytes):
+            return bytes.fromhex(row.id)
+    except (ValueError, TypeError):
+        pass
+    raise Unopenable(
+        f"data key {row.id!r} ({row.purpose}) does not open; restore the database from a backup"
+    )

@@ -192,14 +192,19 @@ def _stored(row: Row[Any], version: int) -> StoredKey:
     return StoredKey(
         ref=_ref(row, version),
         first_version=row.first_version,
-        added_at=row.added_at,
-        created_at=row.created_at or row.added_at,
+        added_at=_time(row.added_at),
+        created_at=_time(row.created_at or row.added_at),
         recognised_by=row.recognised_by or "",
         masked=row.masked or "…",
         hosts_text=row.hosts or "",
         fingerprint=row.fingerprint or b"",
-        sealed=row.sealed,
+        # SQLite keeps any type in any column: what is no octets opens as a changed value.
+        sealed=row.sealed if isinstance(row.sealed, bytes | None) else b"",
     )
+
+
+def _time(value: object) -> float:
+    return value if isinstance(value, float) else 0.0
 
 
 # writing --------------------------------------------------------------------------------------

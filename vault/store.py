@@ -134,10 +134,16 @@ def _engine(url: URL) -> AsyncEngine:
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
+    # A text that somebody made undecodable is another text: its row is refused by its name.
+    connection.driver_connection.text_factory = _text
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode(errors="replace")
 
 
 def _begin(connection: Connection) -> None:
