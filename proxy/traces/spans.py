@@ -63,15 +63,15 @@ class Encoder:
 def _write(span: Span, record: CallRecord, trace: Trace, part: Part) -> None:
     own = part.id == trace.span
     above = trace.parent if own else trace.span
-    begin = record.began + (part.begin - trace.began)
+    zero = record.began - trace.began
     span.trace_id = bytes.fromhex(trace.trace)
     span.span_id = bytes.fromhex(part.id or secrets.token_hex(8))
     span.parent_span_id = bytes.fromhex(above)
     span.flags = _REMOTE if own and above else _LOCAL
     span.name = part.name
     span.kind = part.kind
-    span.start_time_unix_nano = round(begin * 1e9)
-    span.end_time_unix_nano = round((begin + max(part.end - part.begin, 0.0)) * 1e9)
+    span.start_time_unix_nano = round((zero + part.begin) * 1e9)
+    span.end_time_unix_nano = round((zero + max(part.begin, part.end)) * 1e9)
     if part.failed:
         span.status.code = Status.STATUS_CODE_ERROR
     _describe(span.attributes, part.attributes)
