@@ -19,6 +19,7 @@ from vault.records import (
     Applied,
     AuditEntry,
     Backend,
+    BackupMade,
     Changes,
     Holdings,
     KeyRecord,
@@ -28,10 +29,12 @@ from vault.records import (
     Outcome,
     Purge,
     Recognised,
+    Restored,
     Rotation,
     Token,
     TokenChange,
 )
+from vault.restoring import restore_vault
 from vault.secret import Credential, Secret
 from vault.tokens import describe as describe_token
 from vault.tokens import looks_like_token
@@ -44,6 +47,7 @@ __all__ = [
     "Applied",
     "AuditEntry",
     "Backend",
+    "BackupMade",
     "Binding",
     "Changes",
     "Credential",
@@ -61,6 +65,7 @@ __all__ = [
     "Outcome",
     "Purge",
     "Recognised",
+    "Restored",
     "Rotation",
     "SchemaTooNew",
     "Sealer",
@@ -74,4 +79,5 @@ __all__ = [
     "describe_token",
     "looks_like_token",
     "open_vault",
+    "restore_vault",
 ]

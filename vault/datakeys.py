@@ -120,10 +120,11 @@ class DataKeys:
 def _id_of(row: Row[Any]) -> bytes:
     """The id of a row's data key; raises Unopenable for a row that is none of ours."""
     try:
-        if isinstance(row.wrapped, bytes):
-            return bytes.fromhex(row.id)
+        key_id = bytes.fromhex(row.id)
     except (ValueError, TypeError):
-        pass
+        key_id = b""
+    if isinstance(row.wrapped, bytes) and key_id.hex() == row.id:
+        return key_id
     raise Unopenable(
         f"data key {row.id!r} ({row.purpose}) does not open; restore the database from a backup"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vault.errors import MasterKeyMissing
+from vault.files import write_private
 from vault.keyring import MasterKey, MasterKeys, words_of_file, words_of_variable
 
 FILE_VARIABLE: Final = "KEYRELAY_MASTER_KEY_FILE"
@@ -90,20 +91,7 @@ class MasterKeySource:
 
     def write(self, keys: MasterKeys) -> None:
         """Replaces master.key as a whole: at any moment it holds the old keys or the new ones."""
-        beside = self.path.with_name(f".{FILE_NAME}.new")
-        beside.unlink(missing_ok=True)
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.fchmod(file, 0o600)
-            if os.geteuid() == 0:  # the server, whose directory it is, must be able to read it
-                owner = self.data.stat()
-                os.fchown(file, owner.st_uid, owner.st_gid)
-            os.write(file, keys.file_text().encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
-        beside.rename(self.path)
-        _sync_directory(self.path.parent)
+        write_private(self.path, keys.file_text().encode())
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -136,14 +124,6 @@ def _refuse_open_directory(data: Path) -> None:
     if mode & 0o077:
         remedy = f"chmod 700 {shlex.quote(str(data))}"
         raise MasterKeyMissing(f"the data directory {data} is open to others; run: {remedy}")
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def reason_of(error: Exception) -> str:

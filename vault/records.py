@@ -195,3 +195,19 @@ class Rotation:
     resumed: bool = False
     rewrapped: int = 0
     resealed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupMade:
+    """What a backup holds: names of files. `outside`: where the master key is that it lacks."""
+
+    files: tuple[str, ...]
+    outside: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Which files came out of a backup, and when it was made (Unix seconds)."""
+
+    made_at: float
+    files: tuple[str, ...]

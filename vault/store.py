@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +106,15 @@ class Store:
                 await bump(connection)  # SQLite writes no page that stays the same
                 await connection.rollback()
 
+    async def snapshot(self) -> bytes:
+        """The database file as it is at one moment; raises StoreUnavailable, Invalid."""
+        if self.path is None:
+            raise Invalid("the vault's database is on a server; make its backup there")
+        try:
+            return await asyncio.to_thread(_copy, self.path)
+        except sqlite3.Error as error:
+            raise _unavailable(str(error)) from error
+
     async def close(self) -> None:
         """Closes every connection."""
         await self._engine.dispose()
@@ -142,6 +152,16 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _copy(path: Path) -> bytes:
+    """All pages in one step: a writer waits, or is waited for."""
+    with (
+        closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as source,
+        closing(sqlite3.connect(":memory:")) as copy,
+    ):
+        source.backup(copy)
+        return copy.serialize()
+
+
 def _text(octets: bytes) -> str:
     return octets.decode(errors="replace")
 
@@ -158,9 +178,11 @@ def _translated() -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeout) as error:
         reason = str(getattr(error, "orig", None) or "too many are using it")
-        raise StoreUnavailable(
-            f"the vault's database can't be used now ({reason}); {_remedy(reason)}"
-        ) from error
+        raise _unavailable(reason) from error
+
+
+def _unavailable(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the vault's database can't be used now ({reason}); {_remedy(reason)}")
 
 
 def _remedy(reason: str) -> str:

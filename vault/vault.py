@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from vault import audit
+from vault.backup import BackingUp
 from vault.core import Clock, Core
 from vault.declaring import Declaring
 from vault.importing import Importing
@@ -16,6 +18,7 @@ from vault.records import (
     Applied,
     AuditEntry,
     Backend,
+    BackupMade,
     Changes,
     Holdings,
     KeyRecord,
@@ -30,7 +33,7 @@ from vault.records import (
 )
 from vault.rotation import Rotating
 from vault.sealing import KeyedHasher, KeyedSealer
-from vault.secret import Credential
+from vault.secret import Credential, Secret
 from vault.tenants import Tenants
 
 __all__ = ["Clock", "Hasher", "Hashing", "Sealer", "Vault"]
@@ -92,6 +95,7 @@ class Vault:
         self._importing = Importing(core, self._keys)
         self._declaring = Declaring(core, self._keys)
         self._rotating = Rotating(core, self._keys)
+        self._backing_up = BackingUp(core)
 
     @property
     def generation(self) -> int:
@@ -211,6 +215,14 @@ class Vault:
         Raises MasterKeyMissing, Unopenable.
         """
         return await self._rotating.rotate(reseal)
+
+    async def backup(self, path: Path, passphrase: Secret, beside: Iterable[str]) -> BackupMade:
+        """The vault in one file, sealed to a passphrase; others may go on changing it meanwhile.
+
+        With the master key where that lies in the data directory, and with the files `beside` it
+        that are there. Raises Invalid, Unopenable.
+        """
+        return await self._backing_up.backup(path, passphrase, beside)
 
     # what the running proxy reads -------------------------------------------------------------
 

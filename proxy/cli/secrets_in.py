@@ -39,6 +39,21 @@ def read_line() -> bytes:
     return sys.stdin.buffer.read(_LONGEST).strip()
 
 
+def read_passphrase(*, again: bool) -> Secret:
+    """A passphrase: asked for on a terminal, a second time if `again`; else one line."""
+    if sys.stdin.isatty():
+        text = click.prompt(
+            "Passphrase", hide_input=True, confirmation_prompt=again, err=True, type=str
+        )
+        return Secret(text.encode())
+    lines = sys.stdin.buffer.read(_LONGEST).rstrip(b"\r\n").split(b"\n")
+    if lines == [b""] or len(lines) != 1:
+        raise Failed(
+            "expected the passphrase as one line by standard input, or run this on a terminal"
+        )
+    return Secret(lines[0])
+
+
 def _of_lines(service: Service) -> Credential:
     lines = sys.stdin.buffer.read(_LONGEST).rstrip(b"\r\n").split(b"\n")
     names = [part.name for part in service.parts]

@@ -9,18 +9,19 @@ import vault
 
 ROOT = Path(vault.__file__).parent
 FLOORS = (
-    {"errors", "secret", "bindings"},
+    {"errors", "secret", "bindings", "files"},
     {"records", "sealing", "tokens", "tables"},
-    {"names", "keyring", "schema", "audit", "lookups", "declared"},
+    {"passphrase"},
+    {"names", "archive", "keyring", "schema", "audit", "lookups", "declared"},
     {"mastersource", "store", "keyrows"},
     {"datakeys"},
     {"core"},
     {"keys", "issued", "places"},
-    {"tenants", "importing", "declaring", "rotation"},
+    {"tenants", "importing", "declaring", "rotation", "backup"},
     {"vault"},
-    {"opening"},
+    {"opening", "restoring"},
 )
-PURE = {"bindings", "declared", "keyring", "names", "sealing", "tokens"}
+PURE = {"archive", "bindings", "declared", "keyring", "names", "sealing", "tokens"}
 FILES = [path for path in ROOT.glob("*.py") if path.stem != "__init__"]
 
 

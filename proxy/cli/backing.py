@@ -1,0 +1,82 @@
+"""`keyrelay backup` and `keyrelay restore`: the vault in one file, sealed to a passphrase."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from proxy.cli.commands import Command
+from proxy.cli.desk import Desk
+from proxy.cli.failures import Failed
+from proxy.cli.output import instant, json_option, show_done
+from proxy.cli.secrets_in import read_passphrase
+from proxy.cli.session import Session, with_desk, with_mending_session
+from vault import restore_vault
+
+BESIDE: Final = ("keys.yaml", "services.yaml")
+NOT_IN_IT: Final = ("cache.db", "usage.db")
+_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.command(cls=Command)
+@_file
+@json_option
+@with_mending_session
+async def backup(session: Session, file: Path, as_json: bool) -> None:
+    """Write the vault to FILE, sealed to a passphrase; a server may go on meanwhile.
+
+    The passphrase comes from a prompt or, as one line, from standard input. FILE holds the
+    database, and of the data directory also the master key, keys.yaml and services.yaml where they
+    lie in it. It does not hold kept answers and usage, nor what lies elsewhere.
+    """
+    made = await session.vault.backup(file, read_passphrase(again=True), BESIDE)
+    lacks = [*NOT_IN_IT, *([f"the master key of {made.outside}"] if made.outside else [])]
+    config = session.desk.config_path
+    if config is not None and config.name not in made.files:
+        lacks.append(str(config))
+    sentence = f"{file} holds {', '.join(made.files)}; it does not hold {', '.join(lacks)}"
+    facts = {"file": str(file), "holds": made.files, "does not hold": lacks}
+    show_done(sentence, facts, as_json)
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--replace", is_flag=True, help="give up the vault that is there")
+@json_option
+@with_desk
+def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
+    """Put the vault of a backup into the data directory; stop the server first.
+
+    The passphrase comes from a prompt or, as one line, from standard input.
+    """
+    octets, passphrase = file.read_bytes(), read_passphrase(again=False)
+    with _alone(desk.data):
+        done = asyncio.run(restore_vault(desk.data, octets, passphrase, replace=replace))
+    sentence = (
+        f"{desk.data} is as it was at {instant(done.made_at)}, with {', '.join(done.files)}: "
+        "tokens revoked and keys rotated since then are back, so do that again"
+    )
+    facts = {"data": str(desk.data), "made at": instant(done.made_at), "files": done.files}
+    show_done(sentence, facts, as_json)
+
+
+@contextlib.contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """No server may use the files that are about to be replaced."""
+    lock = data / "cache.db.lock"
+    if not lock.exists():
+        yield
+        return
+    with os.fdopen(os.open(lock, os.O_RDWR), "r+b") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"a server runs on {data}: stop it first") from None
+        yield

@@ -1,0 +1,38 @@
+"""Writes a private file as a whole: at any moment its name holds the old octets or the new ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_PRIVATE: Final = 0o600
+
+
+def write_private(path: Path, octets: bytes) -> None:
+    """Replaces or makes a file of mode 0600, durable when this returns; raises OSError.
+
+    What root writes belongs to the owner of the directory: the server, which is not root, must be
+    able to read it.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "wb") as file:
+        os.fchmod(file.fileno(), _PRIVATE)
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes what was renamed in a directory durable; raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
