@@ -23,6 +23,7 @@ from proxy.fields import request_fields
 from proxy.grant import Client, OwnLimits
 from proxy.leaks import holds_token
 from proxy.messages import Fields, values
+from proxy.narrowing import check_origin
 from proxy.services.model import Service
 from proxy.services.slots import every_slot, query_names
 from vault import (
@@ -137,7 +138,8 @@ class Authenticator:
     async def holder(self, fields: Fields) -> Token:
         """Whose token a page is asked with, whatever its role; a handed-out key is none.
 
-        Raises Unauthorized; Unavailable without a vault.
+        Raises Unauthorized, Forbidden for a page of another origin than the token names;
+        Unavailable without a vault.
         """
         shown = _in_fields(fields, frozenset())
         text = next((one.text for one in shown if looks_like_token(one.text)), b"")
@@ -148,6 +150,7 @@ class Authenticator:
         if token is None:
             _log.info("token refused: %s", describe_token(text))  # pages are no calls
             raise Unauthorized(UNKNOWN_CALLER)
+        check_origin(token.narrowing, fields)
         return token
 
     def _shown(self, call: Call) -> list[Shown]:
@@ -184,6 +187,7 @@ class Authenticator:
             may_bring_own=decides.slot in OWN_SLOTS and not _holds_tokens(call, shown),
             good_until=inf if token.expires_at is None else token.expires_at,
             limits=_own_limits(token),
+            narrowings=(token.narrowing,) if any(token.narrowing) else (),
         )
 
     async def _by_handed_out_key(self, call: Call, shown: list[Shown]) -> Client:

@@ -19,6 +19,7 @@ from proxy.errors import (
 from proxy.grant import Client, Grant, Place, Route, Site, site_of
 from proxy.leaks import holds_token
 from proxy.messages import value
+from proxy.narrowing import check_call
 from proxy.reach import Reach
 from proxy.services.model import Service
 from proxy.services.slots import every_slot, header_names, query_names
@@ -68,6 +69,8 @@ class Authorizer:
 
     def authorize(self, client: Client, call: Call, route: Route) -> Grant:
         """The grant, or the refusal: Forbidden and its kin (403), AmbiguousService (400), 404."""
+        for narrowing in client.narrowings:
+            check_call(narrowing, call.method, call.fields, route.target)
         grant = self._grant(client, call, route)
         if holds_token(grant.target.url.encode()):
             # The parameters that are taken away are known only now: a token may still be in one.

@@ -12,7 +12,7 @@ from proxy.call import Directions
 from proxy.destinations import Target, path_is_plain
 from proxy.reach import Reach
 from proxy.services.model import Service
-from vault import Binding, Holdings, KeyRef
+from vault import Binding, Holdings, KeyRef, Narrowing
 
 
 class OwnLimits(NamedTuple):
@@ -32,6 +32,7 @@ class Client:
     service of the tenant. `handed_out`: the keys that the caller showed
     instead of a token. `may_bring_own`: the token left the provider's slot free. `good_until`: Unix
     seconds at which the credential ends by itself. `limits` None: none of the token's own.
+    `narrowings`: a call must stay within each.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Client:
     may_bring_own: bool = False
     good_until: float = inf
     limits: OwnLimits | None = None
+    narrowings: tuple[Narrowing, ...] = ()
 
     @property
     def tenant(self) -> str:

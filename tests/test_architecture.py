@@ -35,6 +35,7 @@ FLOORS = {
     "proxy.limits.grammar": GRAMMAR,
     "proxy.services": FACTS,
     "proxy.grant": RULES,
+    "proxy.narrowing": RULES,
     "proxy.fields": RULES,
     "proxy.injection": RULES,
     "proxy.cors": RULES,

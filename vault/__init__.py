@@ -1,6 +1,6 @@
 """The front door of the vault: sealed provider keys, platform tokens, and where keys may go."""
 
-from vault.bindings import Binding
+from vault.bindings import Binding, below
 from vault.errors import (
     AlreadyExists,
     Declared,
@@ -15,6 +15,7 @@ from vault.errors import (
 from vault.opening import open_vault
 from vault.records import (
     DEFAULT_TENANT,
+    EVERY_CALL,
     ROLES,
     Applied,
     AuditEntry,
@@ -24,6 +25,7 @@ from vault.records import (
     Holdings,
     KeyRecord,
     KeyRef,
+    Narrowing,
     NewKey,
     NewToken,
     Outcome,
@@ -42,6 +44,7 @@ from vault.vault import Hasher, Hashing, Sealer, Vault
 
 __all__ = [
     "DEFAULT_TENANT",
+    "EVERY_CALL",
     "ROLES",
     "AlreadyExists",
     "Applied",
@@ -59,6 +62,7 @@ __all__ = [
     "KeyRecord",
     "KeyRef",
     "MasterKeyMissing",
+    "Narrowing",
     "NewKey",
     "NewToken",
     "NotThere",
@@ -76,6 +80,7 @@ __all__ = [
     "Unopenable",
     "Vault",
     "VaultError",
+    "below",
     "describe_token",
     "looks_like_token",
     "open_vault",

@@ -20,17 +20,20 @@ class Binding:
 
     def covers(self, scheme: str, host: str, port: int, path: str) -> bool:
         """Whether a canonical destination lies inside this place; case counts in the path."""
-        return (scheme, host, port) == (self.scheme, self.host, self.port) and self._holds(path)
-
-    def _holds(self, path: str) -> bool:
-        if self.prefix == "/":
-            return True
-        if self.prefix.endswith("/"):
-            return path.startswith(self.prefix) and len(path) > len(self.prefix)
-        return path == self.prefix or path.startswith(self.prefix + "/")
+        place = (self.scheme, self.host, self.port)
+        return (scheme, host, port) == place and below(self.prefix, path)
 
     def __str__(self) -> str:
         default = {"https": 443, "http": 80}.get(self.scheme)
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == default else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.prefix}"
+
+
+def below(prefix: str, path: str) -> bool:
+    """Whether a path lies under a prefix, by whole segments; see Binding for what that means."""
+    if prefix == "/":
+        return True
+    if prefix.endswith("/"):
+        return path.startswith(prefix) and len(path) > len(prefix)
+    return path == prefix or path.startswith(prefix + "/")

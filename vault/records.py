@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Final, Literal, NamedTuple, TypedDict
 
 from vault.bindings import Binding
 from vault.secret import Credential
@@ -52,6 +52,23 @@ class NewKey:
     hosts: tuple[str, ...] = ()
 
 
+class Narrowing(NamedTuple):
+    """Where and how a token may call; an empty member narrows nothing.
+
+    Exact `hosts`; path prefixes that count by whole segments; `methods` in capitals; `origins` of
+    pages, one of which must have sent the call. As text that the proxy has made canonical.
+    """
+
+    hosts: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+EVERY_CALL: Final = Narrowing()
+"""Not narrowed at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A platform token, without its secret. `services` None: every service of its tenant.
@@ -72,6 +89,7 @@ class Token:
     limits: tuple[str, ...] = ()
     upstream_limits: tuple[str, ...] = ()
     budget: int | None = None
+    narrowing: Narrowing = EVERY_CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,7 @@ class NewToken:
     limits: tuple[str, ...] = ()
     upstream_limits: tuple[str, ...] = ()
     budget: int | None = None
+    narrowing: Narrowing = EVERY_CALL
 
 
 class TokenChange(TypedDict, total=False):
@@ -95,6 +114,10 @@ class TokenChange(TypedDict, total=False):
     limits: tuple[str, ...]
     upstream_limits: tuple[str, ...]
     budget: int | None
+    hosts: tuple[str, ...]
+    paths: tuple[str, ...]
+    methods: tuple[str, ...]
+    origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

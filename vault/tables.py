@@ -98,6 +98,10 @@ TOKENS: Final = Table(
     Column("limits", Text),
     Column("upstream_limits", Text),
     Column("budget", Integer),
+    Column("hosts", Text),
+    Column("paths", Text),
+    Column("methods", Text),
+    Column("origins", Text),
     Index("ix_tokens_name", "tenant", "name"),
 )
 

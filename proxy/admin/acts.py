@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from proxy.cache.entry import CacheStats, Holding, StoreError
 from proxy.clock import Clock
@@ -24,8 +24,10 @@ from proxy.errors import (
 )
 from proxy.injection import check_credential
 from proxy.limits.grammar import in_order, parse_limit
+from proxy.narrowing import canonical, narrowing_of
 from proxy.services import CurrentServices, Service
 from vault import (
+    EVERY_CALL,
     AlreadyExists,
     AuditEntry,
     Backend,
@@ -33,6 +35,7 @@ from vault import (
     Declared,
     Invalid,
     KeyRecord,
+    Narrowing,
     NewToken,
     NotThere,
     Purge,
@@ -80,6 +83,7 @@ class Wanted:
     limits: Sequence[str] = ()
     upstream_limits: Sequence[str] = ()
     budget: int | None = None
+    narrowing: Narrowing = EVERY_CALL
 
 
 class Acts:
@@ -161,6 +165,7 @@ class Acts:
             limits=self._limits(wanted.limits),
             upstream_limits=self._limits(wanted.upstream_limits),
             budget=wanted.budget,
+            narrowing=self._narrowing(wanted.narrowing),
         )
         with _told():
             await self._refuse_absent_keys(new)
@@ -169,11 +174,15 @@ class Acts:
     async def change_token(self, who: Token, name_or_id: str, change: TokenChange) -> Token:
         """Gives a token other limits, within a second; what is not named stays."""
         vault = self._changing(who)
+        if name_or_id in (who.id, who.name) and any(change.get(name) for name in Narrowing._fields):
+            raise Conflict("This is the token that asks: narrow it with another one.")
         limits = {**change}
-        names: tuple[Literal["limits", "upstream_limits"], ...] = ("limits", "upstream_limits")
-        for name in names:
-            if name in change:
-                limits[name] = self._limits(change[name])
+        for name, texts in change.items():
+            if name in ("limits", "upstream_limits"):
+                limits[name] = self._limits(cast(Sequence[str], texts))
+            elif name in Narrowing._fields:
+                with _judged():
+                    limits[name] = canonical(name, cast(Sequence[str], texts))
         with _told():
             return await vault.change_token(who.tenant, name_or_id, cast(TokenChange, limits))
 
@@ -287,6 +296,10 @@ class Acts:
         with _judged():
             return tuple(map(str, in_order(named)))
 
+    def _narrowing(self, said: Narrowing) -> Narrowing:
+        with _judged():
+            return narrowing_of(said)
+
     async def _refuse_absent_keys(self, new: NewToken) -> None:
         records = await self._vault.list_keys(new.tenant)
         held = {(record.ref.service, record.ref.alias) for record in records}
@@ -302,6 +315,8 @@ def check_role(who: Token, roles: frozenset[str]) -> None:
         raise Forbidden(f"A token with the role {who.role} may not do this; use one with {needed}.")
     if who.services is not None:
         raise Forbidden("This token is for some services only; use one that is for all of them.")
+    if any(who.narrowing):
+        raise Forbidden("This token is narrowed to some calls; use one that may call everything.")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from vault import Credential, Secret, TokenChange, looks_like_token
+from vault import Credential, Narrowing, Secret, TokenChange, looks_like_token
 
 MOST_ITEMS: Final = 500
 LONGEST_KEY: Final = 8192
@@ -88,6 +88,7 @@ Limit = Annotated[int, Field(ge=1, le=MOST_ITEMS), BeforeValidator(_digits)]
 LimitTexts = Annotated[
     list[Annotated[str, Field(min_length=3, max_length=128)]], Field(max_length=64)
 ]
+Bounds = Annotated[list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=64)]
 Day = Annotated[date, AfterValidator(_told_day)]
 Role = Literal["call", "read", "admin"]
 
@@ -162,11 +163,22 @@ class NewKeyAsked(KeyValue):
 
 class LimitsAsked(Asked):
     """Limits of a token: `60/minute`, or `openai=1000/day` for one service. `limits` count all
-    calls, `upstream_limits` and `budget` (a calendar month) those that go out."""
+    calls, `upstream_limits` and `budget` (a calendar month) those that go out. Where one of these
+    is not empty, only its calls: `hosts`, `paths` and what lies below, `methods`, `origins` (of
+    pages)."""
 
     limits: LimitTexts = Field(default_factory=list)
     upstream_limits: LimitTexts = Field(default_factory=list)
     budget: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    hosts: Bounds = Field(default_factory=list)
+    paths: Bounds = Field(default_factory=list)
+    methods: Bounds = Field(default_factory=list)
+    origins: Bounds = Field(default_factory=list)
+
+    @property
+    def narrowing(self) -> Narrowing:
+        """As it was said, not yet canonical."""
+        return Narrowing(*(tuple(getattr(self, name)) for name in Narrowing._fields))
 
     def change(self) -> TokenChange:
         """What was named, and no more."""
@@ -177,6 +189,14 @@ class LimitsAsked(Asked):
             change["upstream_limits"] = tuple(self.upstream_limits)
         if "budget" in self.model_fields_set:
             change["budget"] = self.budget
+        if "hosts" in self.model_fields_set:
+            change["hosts"] = tuple(self.hosts)
+        if "paths" in self.model_fields_set:
+            change["paths"] = tuple(self.paths)
+        if "methods" in self.model_fields_set:
+            change["methods"] = tuple(self.methods)
+        if "origins" in self.model_fields_set:
+            change["origins"] = tuple(self.origins)
         return change
 
 
@@ -188,7 +208,7 @@ class TokenChangeAsked(LimitsAsked):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("expected something that changes: limits, upstream_limits or budget")
+            raise ValueError("expected something that changes: a limit, the budget or a bound")
         return self
 
 

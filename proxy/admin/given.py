@@ -61,6 +61,10 @@ class TokenGiven(Given):
     limits: list[str]
     upstream_limits: list[str]
     budget: int | None
+    hosts: list[str]
+    paths: list[str]
+    methods: list[str]
+    origins: list[str]
     state: Literal["good", "expired", "revoked"]
     created: datetime
     expires: datetime | None
@@ -261,6 +265,7 @@ def token_members(token: Token, now: float) -> dict[str, Any]:
         "limits": list(token.limits),
         "upstream_limits": list(token.upstream_limits),
         "budget": token.budget,
+        **{name: list(texts) for name, texts in token.narrowing._asdict().items()},
         "state": _state(token, now),
         "created": _instant(token.created_at),
         "expires": None if token.expires_at is None else _instant(token.expires_at),

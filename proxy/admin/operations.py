@@ -130,7 +130,7 @@ async def _issue_token(asking: Asking) -> given.TokenIssued:
     body: asked.NewTokenAsked = asking.body
     services = tuple(body.services or ())
     scope = (body.name, body.role, services, body.keys, body.expires_at)
-    wanted = Wanted(*scope, body.limits, body.upstream_limits, body.budget)
+    wanted = Wanted(*scope, body.limits, body.upstream_limits, body.budget, body.narrowing)
     token, text = await asking.acts.issue_token(asking.who, wanted)
     return given.TokenIssued(**given.token_members(token, asking.acts.now), token=text)
 
@@ -234,8 +234,8 @@ OPERATIONS: Final = (
         _issue_token, given.TokenIssued, body=asked.NewTokenAsked, status=201,
     ),
     Operation(
-        "PATCH", "/tokens/{id}", "changeToken", "give a token other limits", _change_token,
-        given.TokenGiven, body=asked.TokenChangeAsked,
+        "PATCH", "/tokens/{id}", "changeToken", "give a token other limits and bounds",
+        _change_token, given.TokenGiven, body=asked.TokenChangeAsked,
     ),
     Operation(
         "DELETE", "/tokens/{id}", "revokeToken", "end a token for good", _revoke_token,

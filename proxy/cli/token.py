@@ -10,17 +10,18 @@ import click
 from proxy.cli.commands import Group
 from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
+from proxy.cli.narrowing import OPTIONS, Texts, shown, texts_of
 from proxy.cli.output import instant, json_option, show_done, show_table
 from proxy.cli.params import NAME, TOKEN_NAME, Expiry, Pair, all_option, bundled, tenant_option
 from proxy.cli.rates import BUDGET, NONE, RATE, Nothing, Said
 from proxy.cli.session import Session, with_mending_session, with_session
 from proxy.limits.grammar import Limit, in_order
 from proxy.services import Services
-from vault import DEFAULT_TENANT, ROLES, NewToken, Token, TokenChange
+from vault import DEFAULT_TENANT, ROLES, Narrowing, NewToken, Token, TokenChange
 
 _COLUMNS: Final = (
     *("id", "name", "tenant", "role", "services", "keys", "expires", "state"),
-    *("limits", "upstream limits", "budget"),
+    *("limits", "upstream limits", "budget", "only"),
 )
 UNSEEN: Final = "nobody can have read the token, so it is revoked: issue another one"
 _limits = click.option(
@@ -49,6 +50,10 @@ class Asked:
     limits: tuple[Said, ...]
     upstream_limits: tuple[Said, ...]
     budget: int | Nothing | None
+    hosts: Texts
+    paths: Texts
+    methods: Texts
+    origins: Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class Other:
     limits: tuple[Said, ...]
     upstream_limits: tuple[Said, ...]
     budget: int | Nothing | None
+    hosts: Texts
+    paths: Texts
+    methods: Texts
+    origins: Texts
 
 
 @click.group(cls=Group)
@@ -82,6 +91,7 @@ def token() -> None:
     _limits,
     _upstream_limits,
     _budget,
+    *OPTIONS,
 )
 @json_option
 @with_session
@@ -115,11 +125,11 @@ async def list_(session: Session, tenant: str, every_tenant: bool, as_json: bool
 @token.command("set")
 @click.argument("name", metavar="NAME|ID", type=TOKEN_NAME)
 @tenant_option
-@bundled("other", Other, _limits, _upstream_limits, _budget)
+@bundled("other", Other, _limits, _upstream_limits, _budget, *OPTIONS)
 @json_option
 @with_session
 async def set_(session: Session, name: str, tenant: str, other: Other, as_json: bool) -> None:
-    """Give a token other limits; those that are not named stay, `none` takes them away."""
+    """Give a token other limits and bounds; what is not named stays, `none` takes it away."""
     change = _change(session.services, other)
     changed = await session.vault.change_token(tenant, name, change)
     sentence = f"set {changed.name} ({changed.id}) of tenant {tenant}: {_in_words(changed)}"
@@ -150,6 +160,7 @@ def _wanted(services: Services, asked: Asked) -> NewToken:
         limits=_texts(services, "--limit", asked.limits),
         upstream_limits=_texts(services, "--upstream-limit", asked.upstream_limits),
         budget=None if asked.budget is NONE else asked.budget,
+        narrowing=Narrowing(*(texts_of(name, getattr(asked, name)) for name in Narrowing._fields)),
     )
 
 
@@ -161,8 +172,19 @@ def _change(services: Services, other: Other) -> TokenChange:
         change["upstream_limits"] = _texts(services, "--upstream-limit", other.upstream_limits)
     if other.budget is not None:
         change["budget"] = None if other.budget is NONE else other.budget
+    if other.hosts:
+        change["hosts"] = texts_of("hosts", other.hosts)
+    if other.paths:
+        change["paths"] = texts_of("paths", other.paths)
+    if other.methods:
+        change["methods"] = texts_of("methods", other.methods)
+    if other.origins:
+        change["origins"] = texts_of("origins", other.origins)
     if not change:
-        raise click.UsageError("say what changes: --limit, --upstream-limit or --budget")
+        raise click.UsageError(
+            "say what changes: --limit, --upstream-limit, --budget, --host, --path, --method or "
+            "--origin"
+        )
     return change
 
 
@@ -185,10 +207,10 @@ def _for_service(services: Services, limit: Limit) -> Limit:
 
 
 def _in_words(one: Token) -> str:
-    """The limits that a token has of its own."""
+    """The limits and bounds that a token has of its own."""
     upstream = [f"upstream {text}" for text in one.upstream_limits]
     budget = [] if one.budget is None else [f"budget {one.budget}"]
-    return ", ".join([*one.limits, *upstream, *budget]) or "no limits of its own"
+    return ", ".join([*one.limits, *upstream, *budget, *shown(one)]) or "no limits of its own"
 
 
 async def _refuse_absent_keys(session: Session, wanted: NewToken) -> None:
@@ -219,6 +241,7 @@ def _row(one: Token, now: float) -> dict[str, object]:
         "limits": list(one.limits),
         "upstream limits": list(one.upstream_limits),
         "budget": one.budget,
+        "only": shown(one),
     }
 
 

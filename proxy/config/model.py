@@ -35,13 +35,13 @@ from proxy.config.units import Octets, Seconds, parse_seconds
 from proxy.config.usage import PriceTable, Usage
 from proxy.destinations import parse_destination, parse_registration, reachable
 from proxy.errors import RelayError
+from proxy.narrowing import parse_origin
 from vault import DEFAULT_TENANT, Credential, Secret
 
 _T = TypeVar("_T")
 LONGEST_GRACE: Final = 86_400
 MAPPING: Final = "<mapping>"
 LIST: Final = "<list>"
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
 _LISTEN: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]{1,253})):([0-9]{1,5})", re.ASCII
@@ -75,18 +75,6 @@ def _name(text: object) -> str:
     if isinstance(text, str) and _NAME.fullmatch(text):
         return text
     raise ValueError("expected 1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
-
-
-def _origin(text: str) -> str:
-    if text == "*":
-        raise ValueError("expected exact origins: a * would let every page use what it holds")
-    if not _ORIGIN.fullmatch(text):
-        raise ValueError("expected an origin as browsers send it, such as https://app.example.com")
-    if text.startswith(("http://", "https://")):
-        target = _judged(lambda: parse_destination(text + "/"))
-        if text != f"{target.scheme}://{target.authority}":
-            raise ValueError("expected lower case, no path, and no port where it is the default")
-    return text
 
 
 def _public_url(text: str) -> str:
@@ -170,7 +158,7 @@ Count = Annotated[StrictInt, Field(gt=0)]
 Name = Annotated[str, PlainValidator(_name)]
 ServiceName = Annotated[str, PlainValidator(_service)]
 KeyText = Annotated[Secret, PlainValidator(_secret)]
-Origin = Annotated[str, AfterValidator(_origin)]
+Origin = Annotated[str, AfterValidator(parse_origin)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 
 

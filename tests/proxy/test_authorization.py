@@ -21,7 +21,7 @@ from proxy.messages import Fields
 from proxy.reach import Reach
 from proxy.services import load_services
 from tests.support.outbound import Body
-from vault import Backend, Holdings, KeyRef
+from vault import Backend, Holdings, KeyRef, Narrowing
 
 SERVICES = load_services(
     {
@@ -310,3 +310,15 @@ def test_refusals_never_name_an_address() -> None:
     with pytest.raises(RelayError) as caught:
         authorize("https://evil.example/", "openai")
     assert "10.1.2.3" not in caught.value.detail
+
+
+def test_a_narrowed_token_goes_nowhere_else() -> None:
+    """With 403, whatever the service's places are; every narrowing holds."""
+    narrowings = (Narrowing(hosts=("api.openai.com",)), Narrowing(paths=("/v1/models",)))
+    client = Client("caller", EVERYTHING, narrowings=narrowings)
+    assert authorize("https://api.openai.com/v1/models/x", "openai", client).key == OPENAI
+    for url in ("https://api.openai.com/v1/files", "http://10.1.2.3:9000/llm/v1/models"):
+        with pytest.raises(Forbidden, match="may not call this"):
+            authorize(url, "openai", client)
+    with pytest.raises(Forbidden, match="may not call this host"):
+        authorize("https://cdn.files.example/v1/models", None, client)

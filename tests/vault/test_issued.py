@@ -10,7 +10,17 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
 from tests.vault.words import rows, touch_generation
-from vault import AlreadyExists, Invalid, NewToken, NotThere, Token, TokenChange, Unopenable, Vault
+from vault import (
+    AlreadyExists,
+    Invalid,
+    Narrowing,
+    NewToken,
+    NotThere,
+    Token,
+    TokenChange,
+    Unopenable,
+    Vault,
+)
 from vault.tokens import _checksum, mint
 
 SCOPED = NewToken(
@@ -23,6 +33,7 @@ SCOPED = NewToken(
     ("60/minute", "openai=1000/day"),
     ("10/minute",),
     5000,
+    Narrowing(("a.example",), ("/v1", "/v2"), ("GET",), ("https://b.example",)),
 )
 
 
@@ -44,6 +55,7 @@ async def test_a_token_verifies_as_it_was_issued(
         SCOPED.limits,
         SCOPED.upstream_limits,
         SCOPED.budget,
+        SCOPED.narrowing,
     )
     for one in (vault, await opener()):
         assert await one.verify_token(text.encode()) == token
@@ -247,3 +259,16 @@ async def test_a_known_token_is_looked_up_by_its_id(
     await other.revoke_token("default", "eve")
     assert await vault.refresh()
     assert await vault.good_token(lasting.id) is None
+
+
+async def test_a_token_is_narrowed_later_and_opened_again(vault: Vault) -> None:
+    """What is not named stays; an empty member narrows nothing."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    changed = await vault.change_token("default", "ada", {"hosts": ("a.example",)})
+    assert changed.narrowing == Narrowing(hosts=("a.example",))
+    changed = await vault.change_token("default", "ada", {"methods": ("GET",), "hosts": ()})
+    assert changed.narrowing == Narrowing(methods=("GET",))
+    assert await vault.verify_token(text.encode()) == changed
+    for bad in (("a b",), ("",), ("a",) * 65):
+        with pytest.raises(Invalid, match="narrowed to at most 64 hosts"):
+            await vault.change_token("default", token.id, {"hosts": bad})

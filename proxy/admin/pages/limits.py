@@ -1,4 +1,4 @@
-"""Limits and the budget of a token: as a form says them, and as the list shows them."""
+"""Limits, budget and bounds of a token: as a form says them, and as the list shows them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 from proxy.admin.pages.formats import count
 from proxy.errors import Unacceptable
-from vault import Token, TokenChange
+from vault import Narrowing, Token, TokenChange
 
 LONGEST: Final = 128
+LONGEST_BOUND: Final = 1024
 _BETWEEN: Final = re.compile(r"[,;\n]")
 
 
@@ -20,11 +21,12 @@ class Limits(NamedTuple):
     limits: tuple[str, ...]
     upstream_limits: tuple[str, ...]
     budget: int | None
+    narrowing: Narrowing
 
     @classmethod
     def of(cls, token: Token) -> Limits:
         """As they are now."""
-        return cls(token.limits, token.upstream_limits, token.budget)
+        return cls(token.limits, token.upstream_limits, token.budget, token.narrowing)
 
     @classmethod
     def said(cls, form: Mapping[str, str]) -> Limits:
@@ -33,6 +35,7 @@ class Limits(NamedTuple):
             _texts(form.get("limits", "")),
             _texts(form.get("upstream_limits", "")),
             _budget(form.get("budget", "").strip()),
+            Narrowing(*(_bounds(form.get(name, "")) for name in Narrowing._fields)),
         )
 
     @property
@@ -42,6 +45,7 @@ class Limits(NamedTuple):
             "limits": ", ".join(self.limits),
             "upstream_limits": ", ".join(self.upstream_limits),
             "budget": "" if self.budget is None else str(self.budget),
+            **{name: ", ".join(texts) for name, texts in self.narrowing._asdict().items()},
         }
 
     @property
@@ -50,7 +54,8 @@ class Limits(NamedTuple):
         upstream = (f"{rule} upstream" for rule in self.upstream_limits)
         calls = "call" if self.budget == 1 else "calls"
         budget = () if self.budget is None else (f"{count(self.budget)} upstream {calls} a month",)
-        return (*self.limits, *upstream, *budget)
+        only = (f"only {texts}" for texts in map(", ".join, self.narrowing) if texts)
+        return (*self.limits, *upstream, *budget, *only)
 
     def change(self, now: Limits) -> TokenChange:
         """What is different from what holds now; what is not named stays."""
@@ -61,6 +66,14 @@ class Limits(NamedTuple):
             change["upstream_limits"] = self.upstream_limits
         if self.budget != now.budget:
             change["budget"] = self.budget
+        if self.narrowing.hosts != now.narrowing.hosts:
+            change["hosts"] = self.narrowing.hosts
+        if self.narrowing.paths != now.narrowing.paths:
+            change["paths"] = self.narrowing.paths
+        if self.narrowing.methods != now.narrowing.methods:
+            change["methods"] = self.narrowing.methods
+        if self.narrowing.origins != now.narrowing.origins:
+            change["origins"] = self.narrowing.origins
         return change
 
 
@@ -68,6 +81,13 @@ def _texts(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in _BETWEEN.split(text) if part.strip())
     if any(len(part) > LONGEST for part in found):
         raise Unacceptable("Write limits such as 60/minute, with commas between them.")
+    return found
+
+
+def _bounds(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in _BETWEEN.split(text) if part.strip())
+    if any(len(part) > LONGEST_BOUND for part in found):
+        raise Unacceptable("Write hosts, paths, methods and origins with commas between them.")
     return found
 
 

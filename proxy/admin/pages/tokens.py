@@ -38,7 +38,7 @@ SPANS: Final = (
 )
 _DONE: Final = {
     "revoked": "The token is over, from now on.",
-    "limits": "The limits are set: they hold within a second.",
+    "limits": "Limits and bounds are set: they hold within a second.",
 }
 
 
@@ -153,6 +153,7 @@ def _wanted(board: Board, visit: Visit) -> Wanted:
         limits=said.limits,
         upstream_limits=said.upstream_limits,
         budget=said.budget,
+        narrowing=said.narrowing,
     )
 
 

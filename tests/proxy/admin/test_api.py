@@ -113,6 +113,31 @@ async def test_a_tokens_limits_are_set_with_it_and_later(office: Office) -> None
     assert unknown.status == 404
 
 
+async def test_a_token_is_narrowed_with_it_and_later(office: Office) -> None:
+    """To hosts, paths, methods, origins; an empty list opens it again."""
+    bounds = {"hosts": ["API.openai.com"], "paths": ["/v1"], "methods": ["get"], "origins": []}
+    issued = (await office.ask("POST", "/tokens", {"name": "bob", **bounds})).json()
+    found = {name: issued[name] for name in bounds}
+    assert found == {**bounds, "hosts": ["api.openai.com"], "methods": ["GET"]}
+    path = f"/tokens/{issued['id']}"
+    changed = (await office.ask("PATCH", path, {"paths": [], "origins": ["https://a.b"]})).json()
+    assert (changed["paths"], changed["hosts"]) == ([], ["api.openai.com"])
+    assert changed["origins"] == ["https://a.b"]
+    for bad in ({"hosts": ["a/b"]}, {"paths": ["x"]}, {"methods": ["TRACE"]}, {"origins": ["*"]}):
+        refused = await office.ask("PATCH", path, bad)
+        assert refused.status == 422 and "xpected" in refused.json()["detail"]
+
+
+async def test_a_narrowed_token_administers_nothing(office: Office) -> None:
+    """It would hand out what it does not have; and none locks itself out."""
+    [mine] = [one for one in await office.up.vault.list_tokens() if one.role == "admin"]
+    refused = await office.ask("PATCH", f"/tokens/{mine.id}", {"hosts": ["a.example"]})
+    assert refused.status == 409
+    await office.up.vault.change_token("default", mine.id, {"methods": ("GET",)})
+    refused = await office.ask("GET", "/tokens")
+    assert refused.status == 403 and "narrowed" in refused.json()["detail"]
+
+
 async def test_no_admin_saws_off_the_branch(office: Office) -> None:
     """The token that asks is revoked by another one only."""
     token = await office.up.vault.verify_token(office.admin.encode())

@@ -188,7 +188,12 @@ def test_limits_can_be_set_later(relay: Terminal) -> None:
         (["--limit", "1/minute", "--limit", "none"], "leave it out to set others"),
         (["--budget", "-1"], "expected a number of calls such as 5000, or none"),
         (["--budget", "9" * 17], "expected a number of calls such as 5000, or none"),
-        ([], "say what changes: --limit, --upstream-limit or --budget"),
+        ([], "say what changes: --limit, --upstream-limit, --budget, --host, --path"),
+        (["--host", "https://a.example"], "expected a host such as api.openai.com"),
+        (["--path", "/a/../b"], "expected a path such as /v1/chat"),
+        (["--method", "CONNECT"], "expected a method such as GET or POST"),
+        (["--origin", "*"], "expected exact origins"),
+        (["--path", "/a", "--path", "none"], "--path none takes all away"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(relay: Terminal, words: list[str], expected: str) -> None:
@@ -203,3 +208,17 @@ def test_a_limit_for_no_service_is_refused(relay: Terminal) -> None:
     relay.run("token", "issue", "ann")
     assert "nosuch" not in relay.run("token", "list").out
     relay.run("token", "set", "ann", "--limit", "nosuch=1/day", code=1)
+
+
+def test_a_token_is_narrowed_and_opened_again(relay: Terminal) -> None:
+    """To hosts, paths, methods and origins; in canonical form, and shown in the list."""
+    bounds = ("--host", "API.openai.com", "--path", "/v1/chat", "--method", "post")
+    page = "https://app.example.com"
+    issued = relay.run("token", "issue", "ann", *bounds, "--origin", page, "--json").json
+    shown = ["host api.openai.com", "path /v1/chat", "method POST", f"origin {page}"]
+    assert issued["only"] == shown
+    assert relay.run("token", "list", "--json").json[0]["only"] == shown
+    said = relay.run("token", "set", "ann", "--path", "/v1/models", "--origin", "none").out
+    assert "host api.openai.com, path /v1/models, method POST" in said
+    all_of_them = ("--host", "none", "--path", "none", "--method", "none")
+    assert relay.run("token", "set", "ann", *all_of_them, "--json").json["only"] == []

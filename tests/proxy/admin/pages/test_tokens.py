@@ -15,7 +15,7 @@ from tests.proxy.admin.conftest import OWN, Office
 from tests.support.caller import Answered, call
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import running_relay
-from vault import Token
+from vault import EVERY_CALL, Narrowing, Token
 
 ISSUE = {"name": "bot", "role": "call", "days": ""}
 KEY = "sk-0123456789-abcdefghijkl"
@@ -77,7 +77,17 @@ async def test_limits_are_changed_and_what_is_as_it_was_is_no_change(office: Off
     assert await set_to(limits="", upstream_limits="", budget="") == ((), (), None)
     done = [one.action for one in await office.up.vault.audit(10, tenant="default")]
     assert done.count("token set") == 2
-    assert "The limits are set" in await shown(office, cookie, "/tokens?done=limits")
+    bounds = {"hosts": "API.openai.com", "paths": "/v1/chat, /v1/models", "methods": "post"}
+    await set_to(**bounds, origins="https://app.example.com")
+    only = Narrowing(
+        ("api.openai.com",), ("/v1/chat", "/v1/models"), ("POST",), ("https://app.example.com",)
+    )
+    assert (await held(office)).narrowing == only
+    page = await shown(office, cookie, "/tokens")
+    assert "only /v1/chat, /v1/models" in page
+    await set_to(hosts="", paths="", methods="", origins="")
+    assert (await held(office)).narrowing == EVERY_CALL
+    assert "Limits and bounds are set" in await shown(office, cookie, "/tokens?done=limits")
 
 
 async def test_a_limit_that_is_set_holds_within_a_second(tmp_path: Path) -> None:
@@ -214,12 +224,13 @@ async def test_of_very_many_tokens_the_newest_are_listed(office: Office) -> None
 
 def test_limits_in_words() -> None:
     """One line each; nothing where there is none."""
-    assert Limits((), (), None).words == ()
-    assert Limits(("1/day",), ("openai=2/day",), 1).words == (
+    assert Limits((), (), None, EVERY_CALL).words == ()
+    assert Limits(("1/day",), ("openai=2/day",), 1, Narrowing(methods=("GET", "PUT"))).words == (
         "1/day",
         "openai=2/day upstream",
         "1 upstream call a month",
+        "only GET, PUT",
     )
-    assert Limits((), (), 0).words == ("0 upstream calls a month",)
+    assert Limits((), (), 0, EVERY_CALL).words == ("0 upstream calls a month",)
     with pytest.raises(Unacceptable):
         Limits.said({"budget": "-1"})
