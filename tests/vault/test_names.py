@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vault import Binding, Invalid
+from vault import Binding, Invalid, NotThere, Vault
 from vault.names import check_binding, check_names, check_role, check_token_name
+from vault.tokens import mint
 
 
 @pytest.mark.parametrize("name", ["a", "0", "openai-2_x", "a" * 64])
@@ -27,6 +28,22 @@ def test_token_names_may_look_like_addresses() -> None:
     check_token_name("Ada.Lovelace@example.org")
     with pytest.raises(Invalid, match="token name 'Ada Lovelace' is not acceptable"):
         check_token_name("Ada Lovelace")
+
+
+def test_a_token_is_no_name_and_not_repeated() -> None:
+    """A name stands in lists, in the audit log and in logs."""
+    text = mint().text
+    with pytest.raises(Invalid, match="a name, not a token") as refused:
+        check_token_name(text)
+    assert text not in str(refused.value)
+
+
+async def test_a_token_given_for_a_name_is_not_repeated(vault: Vault) -> None:
+    """Whoever revokes by a token's text sees it nowhere but where they typed it."""
+    text = mint().text
+    with pytest.raises(NotThere, match="has no token of that text") as refused:
+        await vault.revoke_token("default", text)
+    assert text not in str(refused.value)
 
 
 def test_roles_are_three() -> None:
