@@ -16,11 +16,12 @@ from vault.errors import AlreadyExists, Invalid, NotThere, Unopenable
 from vault.names import (
     check_limits,
     check_names,
+    check_narrowing,
     check_role,
     check_token_name,
     tenant_option,
 )
-from vault.records import NewToken, Token, TokenChange
+from vault.records import Narrowing, NewToken, Token, TokenChange
 from vault.tables import TOKENS
 
 _T: Final = TOKENS.c
@@ -66,6 +67,7 @@ class Issued:
             raise Invalid("say what is to be different about the token")
         limits = (*wanted.get("limits", ()), *wanted.get("upstream_limits", ()))
         check_limits(limits, wanted.get("budget"))
+        check_narrowing(_narrowing(wanted))
         async with self._core.changing() as change:
             token_id = await _live(change, tenant, name_or_id, "changed")
             values = {name: _column(value) for name, value in wanted.items()}
@@ -119,6 +121,7 @@ class Issued:
         for alias in new.key_aliases.values():
             check_names(alias=alias)
         check_limits((*new.limits, *new.upstream_limits), new.budget)
+        check_narrowing(new.narrowing)
         if new.services is not None and not new.services:
             raise Invalid("a token for no service is of no use; name one, or leave all open")
         if new.expires_at is not None and new.expires_at <= self._core.clock.now():
@@ -159,6 +162,16 @@ async def _update(change: Change, token_id: str, action: str, values: dict[str, 
     return token
 
 
+def _narrowing(wanted: TokenChange) -> Narrowing:
+    """What of a change narrows a token."""
+    return Narrowing(
+        wanted.get("hosts", ()),
+        wanted.get("paths", ()),
+        wanted.get("methods", ()),
+        wanted.get("origins", ()),
+    )
+
+
 def _column(value: object) -> object:
     return json.dumps(value) if isinstance(value, tuple) else value
 
@@ -178,13 +191,14 @@ async def _insert(change: Change, token: Token, digest: bytes) -> None:
         "limits": _column(token.limits),
         "upstream_limits": _column(token.upstream_limits),
         "budget": token.budget,
+        **{name: _column(texts) for name, texts in token.narrowing._asdict().items() if texts},
     }
     await change.connection.execute(insert(TOKENS).values(**values))
 
 
 def _token(token_id: str, new: NewToken, at: float) -> Token:
     scope = (new.services, dict(new.key_aliases), new.expires_at, None)
-    limits = (new.limits, new.upstream_limits, new.budget)
+    limits = (new.limits, new.upstream_limits, new.budget, new.narrowing)
     return Token(token_id, new.name, new.tenant, new.role, at, *scope, *limits)
 
 
@@ -194,12 +208,15 @@ def _stored(row: Row[Any]) -> Token:
         key_aliases = dict(json.loads(row.key_aliases))
         limits = tuple(json.loads(row.limits or "[]"))
         upstream_limits = tuple(json.loads(row.upstream_limits or "[]"))
+        members = {
+            name: tuple(json.loads(getattr(row, name) or "[]")) for name in Narrowing._fields
+        }
     except (ValueError, TypeError) as error:
         raise Unopenable(
             f"token {row.id} of tenant {row.tenant} is damaged; restore the database from a backup"
         ) from error
     scope = (services, key_aliases, row.expires_at, row.revoked_at)
-    counted = (limits, upstream_limits, row.budget)
+    counted = (limits, upstream_limits, row.budget, Narrowing(**members))
     return Token(row.id, row.name, row.tenant, row.role, row.created_at, *scope, *counted)
 
 

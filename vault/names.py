@@ -8,12 +8,13 @@ from typing import Final
 
 from vault.bindings import Binding
 from vault.errors import Invalid
-from vault.records import DEFAULT_TENANT, ROLES
+from vault.records import DEFAULT_TENANT, ROLES, Narrowing
 from vault.tokens import looks_like_token
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _LIMIT: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 _MOST_LIMITS: Final = 64
+_BOUND: Final = re.compile(r"[!-~]{1,1024}", re.ASCII)
 _BEYOND_ANY_BUDGET: Final = 10**15 + 1
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 
@@ -60,6 +61,16 @@ def check_limits(limits: Iterable[str], budget: int | None) -> None:
         )
     if budget is not None and not 0 <= budget < _BEYOND_ANY_BUDGET:
         raise Invalid("a budget is a number of calls, from 0 to 10**15; or none")
+
+
+def check_narrowing(narrowing: Narrowing) -> None:
+    """Only the rough form: what is canonical is the destination parser's; raises Invalid."""
+    for what, texts in zip(Narrowing._fields, narrowing, strict=True):
+        if len(texts) > _MOST_LIMITS or not all(map(_BOUND.fullmatch, texts)):
+            raise Invalid(
+                f"a token is narrowed to at most {_MOST_LIMITS} {what}, each of up to 1024 "
+                "printable characters without a space"
+            )
 
 
 def check_binding(binding: Binding) -> None:
