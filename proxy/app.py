@@ -291,6 +291,7 @@ def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surro
         in_flight=ward.in_flight,
         health=ward.health.gauge,
         lost_lines=around.lost_lines,
+        arrivals=around.arrivals,
         data=around.data,
         clock=around.clock,
     )

@@ -94,7 +94,7 @@ class ProxyEndpoint:
             call = _traced(call, self._watching.traced(seen.parent, reply.began))
         self.in_flight += 1
         try:
-            await self._answer(call, reply, _Notes(body))
+            await self._answer(call, reply, _Notes(body, scope))
         finally:
             self.in_flight -= 1
 
@@ -188,16 +188,18 @@ class ProxyEndpoint:
             answered=reply.answered,
             trace=call.trace,
             why=reply.why,
+            address=notes.address,
         )
 
 
 class _Notes:
     """What is known of a call so far, for its record."""
 
-    __slots__ = ("account", "body", "meter", "response")
+    __slots__ = ("account", "address", "body", "meter", "response")
 
-    def __init__(self, body: InboundBody) -> None:
+    def __init__(self, body: InboundBody, scope: Scope) -> None:
         self.account = Account()
+        self.address: str = scope["client"][0] if scope["client"] else ""
         self.body = body
         self.response: Response | None = None
         self.meter: Meter | None = None

@@ -157,6 +157,12 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "not come within `limits.queue_timeout`, or `limits.queue_length` calls wait already",
         "try again after `Retry-After`; see docs/queueing.md",
     ),
+    errors.TooManyConnections: Advice(
+        "there are `server.max_connections` connections, or the caller's address has "
+        "`server.max_connections_per_address` of them, or as many calls behind a trusted proxy",
+        "use connections again, and close those that aren't; try again after `Retry-After`; see "
+        "docs/operating.md",
+    ),
     errors.UpstreamTimeout: Advice(
         "the destination took no more of the request, or answered too late",
         "try again; `limits.first_byte_timeout` and `limits.total_timeout` set how long is waited",

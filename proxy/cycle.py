@@ -22,14 +22,15 @@ class RelayCycle(RequestResponseCycle):
 
     `target`: the raw request target (RFC 9112 section 3.2). `old`: the caller speaks HTTP/1.0,
     which knows no chunks: without a length the connection's end ends an answer (section 6.3).
-    `task`: in which it is answered. `finish`: ends the connection; told whether the caller may be
-    sending still.
+    `task`: in which it is answered. `left`: to be told once that it is over. `finish`: ends the
+    connection; told whether the caller may be sending still.
     """
 
     target: bytes = b""
     old: bool = False
     seen: Seen | None = None
     task: asyncio.Task[None] | None = None
+    left: Callable[[], None] | None = None
     finish: Callable[[bool], None]
     _held: bytes = b""
     _told: Callable[[], None] | None = None
@@ -195,6 +196,9 @@ class RelayCycle(RequestResponseCycle):
         """Lets go of whom to tell, and of the ring through the scope: what is in no ring dies at
         once, and needs no collector that stops all calls."""
         self._told = None
+        left, self.left = self.left, None
+        if left is not None:
+            left()
         self.scope["extensions"] = {}
 
     def _flush(self) -> None:

@@ -325,6 +325,14 @@ class Overloaded(Unavailable):
     proxy_status = "connection_limit_reached"
 
 
+class TooManyConnections(Unavailable):
+    """There are as many connections as may be, in all or of one address."""
+
+    code = "too_many_connections"
+    title = "There are too many connections"
+    proxy_status = "connection_limit_reached"
+
+
 class UpstreamTimeout(RelayError):
     """The destination did not answer in time."""
 

@@ -1,12 +1,17 @@
-"""What the parser lets through and two readers could read differently (RFC 9112); pure."""
+"""What the parser lets through and two readers could read differently (RFC 9112), and how much of a
+header is read; pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from proxy.errors import BadRequest
+from proxy.errors import BadRequest, HeaderTooLarge
 from proxy.messages import Fields, values
+
+MAX_TARGET: Final = 16 * 1024
+MAX_HEADER: Final = 64 * 1024
+MAX_FIELDS: Final = 100
 
 _HOST: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]{0,5})?"
@@ -23,6 +28,12 @@ def check_framing(version: str, target: bytes, fields: Fields) -> None:
         _check_coding(version, values(fields, b"transfer-encoding"))
     if b"host" in names or version == "1.1":
         _check_host(target, values(fields, b"host"))
+
+
+def too_large() -> HeaderTooLarge:
+    """There are more fields, or octets of them, than are read."""
+    text = f"Keep the request header below {MAX_FIELDS} fields and {MAX_HEADER} octets."
+    return HeaderTooLarge(text)
 
 
 def _check_coding(version: str, codings: list[bytes]) -> None:

@@ -212,6 +212,7 @@ def _of_call(call: CallRecord) -> Event:
         "waited_ms": round(call.waited * 1000, 2),
         "received": call.received,
         "sent": call.sent,
+        "address": call.address,
         **({"why": call.why} if call.why else {}),
     }
 

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from proxy.clock import SystemClock
 from proxy.cycle import RelayCycle
+from proxy.door import OPEN_WIDE, Door
 from proxy.errors import BadRequest, HeaderTooLarge, RelayError, RequestTooSlow
-from proxy.framing import check_framing
+from proxy.framing import MAX_FIELDS, MAX_HEADER, MAX_TARGET, check_framing, too_large
 from proxy.messages import Fields, values
 from proxy.patience import Patience, Phase, Waits
-from proxy.problems import problem
+from proxy.refusal import crowded, refuse_crowd, whole_response
 
-MAX_TARGET = 16 * 1024
-MAX_HEADER = 64 * 1024
-MAX_FIELDS = 100
 MAX_PIPELINED = 8
 MAX_BEHIND = 16 * 1024 * 1024
 """Octets behind our last words that are read before the connection is reset."""
 
 PIECE = 16 * 1024
 """Octets that are parsed before the queue of pipelined calls is looked at again."""
-
-_REASONS = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-}
-
 
 _WAITS = Waits()
 _NOTHING = memoryview(b"")
@@ -46,8 +38,13 @@ class RelayProtocol(HttpToolsProtocol):
 
     _patience: Patience
 
-    def __init__(self, *args: Any, waits: Waits = _WAITS, **more: Any) -> None:
+    def __init__(
+        self, *args: Any, waits: Waits = _WAITS, door: Door | None = None, **more: Any
+    ) -> None:
         super().__init__(*args, **more)
+        self._door = door or Door(OPEN_WIDE, SystemClock())
+        self.counted: str | None = None  # what this connection counts as, once it is let in
+        self._speaks_for_others = False
         self.refusal: RelayError | None = None
         self._waits = waits
         self._cycles: list[RelayCycle] = []
@@ -99,7 +96,7 @@ class RelayProtocol(HttpToolsProtocol):
             self.headers.append((name, value))
         self._octets += len(name) + len(value) + 4
         if self._octets > MAX_HEADER or len(self.headers) > MAX_FIELDS:
-            self._refuse(_too_large())
+            self._refuse(too_large())
 
     def on_headers_complete(self) -> None:
         """Starts the request. Its target is ours to judge: httptools' own URL parser refuses some,
@@ -132,12 +129,25 @@ class RelayProtocol(HttpToolsProtocol):
         waiting = not self._is_answered
         self.cycle = cycle
         self._cycles = [*self._unanswered(), cycle] if waiting else [cycle]
+        app: Any = self.app if self._lets_in(cycle) else refuse_crowd
         if waiting:  # pipelined: answered in turn; a few are read on, to notice a hang-up
-            self.pipeline.appendleft((cycle, self.app))
+            self.pipeline.appendleft((cycle, app))
             if self._is_full:
                 self.flow.pause_reading()
         else:
-            self._start_asgi_task(cycle, self.app)
+            self._start_asgi_task(cycle, app)
+
+    def _lets_in(self, cycle: RelayCycle) -> bool:
+        """Whether it is the peer's own call, or one more of the address that it calls for."""
+        if not self._speaks_for_others or self.client is None:
+            return True
+        peer, port = self.client
+        named = self._door.named(peer, tuple(self.scope["headers"]))
+        self.scope["client"] = (named.address, port if named.address == peer else 0)
+        if not self._door.begin(named.counted):
+            return False
+        cycle.left = partial(self._door.end, named.counted)
+        return True
 
     def _start_asgi_task(self, cycle: RelayCycle, app: Any) -> None:  # type: ignore[override]
         cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
@@ -214,6 +224,19 @@ class RelayProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._patience = Patience(self._waits, transport, self._late, self._excused)
         self._patience.header()
+        peer = self.client[0] if self.client else ""
+        if self.counted is None:
+            self.counted = self._door.enter(peer)
+        if self.counted is None:
+            self._turn_away()
+        else:
+            self._speaks_for_others = self._door.trusts(peer)
+
+    def _turn_away(self) -> None:
+        """At once, and without hearing what is asked."""
+        self.is_deaf = True
+        self.transport.write(whole_response(crowded()))
+        self._finish(False)
 
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
@@ -248,7 +271,7 @@ class RelayProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
             if self._silent > MAX_HEADER:  # one endless field, or chunk extension
-                self._refuse(_too_large())
+                self._refuse(too_large())
         except (httptools.HttpParserError, ValueError):
             self.send_400_response("")
 
@@ -257,6 +280,8 @@ class RelayProtocol(HttpToolsProtocol):
         for cycle in self._unanswered():
             cycle.lose()
         self._patience.stop()
+        if self.counted is not None:
+            self._door.leave(self.counted)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
@@ -306,7 +331,7 @@ class RelayProtocol(HttpToolsProtocol):
         for cycle in unanswered:
             cycle.lose()
         if not any(cycle.response_started for cycle in unanswered):
-            self.transport.write(_whole_response(error))
+            self.transport.write(whole_response(error))
         self._finish(True)
 
     def _finish(self, listening: bool) -> None:
@@ -365,17 +390,3 @@ class RelayProtocol(HttpToolsProtocol):
 
     def _unanswered(self) -> list[RelayCycle]:
         return [cycle for cycle in self._cycles if not cycle.response_complete]
-
-
-def _too_large() -> HeaderTooLarge:
-    text = f"Keep the request header below {MAX_FIELDS} fields and {MAX_HEADER} octets."
-    return HeaderTooLarge(text)
-
-
-def _whole_response(error: RelayError) -> bytes:
-    name = secrets.token_hex(16)
-    answer = problem(error, name)
-    lines = [b"HTTP/1.1 %d %s" % (answer.status, _REASONS[answer.status])]
-    lines += [field + b": " + value for field, value in answer.fields]
-    lines += [b"x-request-id: %b" % name.encode(), b"x-relay-request-id: %b" % name.encode()]
-    return b"\r\n".join([*lines, b"connection: close", b"", answer.body])

@@ -49,6 +49,7 @@ class CallRecord(NamedTuple):
     `cut`: the transfer was broken after its start, by whomever. `key`: the alias of the key of ours
     that the call carries; empty: none. `answered`: seconds until the header of an answer went out.
     `trace`: where calls are traced. `why`: what our own error does not tell the caller; or empty.
+    `address`: the caller's, or the one that a trusted proxy calls for.
     """
 
     id: str
@@ -73,6 +74,7 @@ class CallRecord(NamedTuple):
     answered: float | None = None
     trace: Trace | None = None
     why: str = ""
+    address: str = ""
 
 
 Observer = Callable[[CallRecord], None]

@@ -17,6 +17,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.clock import Clock
 from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
+from proxy.door import Arrivals
 from proxy.gateway import Gateway
 from proxy.limits.budgets import Budgets
 from proxy.limits.ledger import SqliteLedger
@@ -49,7 +50,7 @@ class Surroundings:
     `listening`: (host, port) of our own listeners. `files`: where the configuration stands, looked
     at again and again. `live`: what else takes up a changed one. `observers`: who hears of every
     call.
-    `lost_lines`: how many lines the log could not write.
+    `lost_lines`: how many lines the log could not write. `arrivals`: connections of callers.
     """
 
     data: Path
@@ -60,6 +61,7 @@ class Surroundings:
     live: tuple[Live, ...] = ()
     observers: tuple[Observer, ...] = ()
     lost_lines: Callable[[], int] = lambda: 0
+    arrivals: Callable[[], Arrivals] = lambda: Arrivals(0, {})
 
 
 class CallBounds(NamedTuple):

@@ -25,6 +25,7 @@ from proxy.app import Relay, Surroundings, assemble
 from proxy.cache.entry import SchemaTooNew
 from proxy.cli.commands import Command
 from proxy.cli.desk import Desk
+from proxy.cli.doors import Doors, take_handles
 from proxy.cli.failures import Failed
 from proxy.cli.server import BACKLOG, Server
 from proxy.cli.session import with_desk
@@ -53,13 +54,14 @@ APART_GRACE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a server stands on: where it listens, what else listens `apart`, its log, and the files
-    of its configuration."""
+    """What a server stands on: where it listens, what else listens `apart`, its log, the files of
+    its configuration, and how many it lets in."""
 
     listener: socket.socket
     log: Log
     apart: Mapping[str, socket.socket]
     files: Files
+    doors: Doors
 
     def words(self, data: str) -> str:
         """Where the server is found."""
@@ -88,7 +90,8 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
         logging_to(STANDARD_ERROR, settings) as log,
     ):
         run = _demo if with_demo else _production
-        cut = _run(run(desk, config, Ground(listener, log, apart, files)))
+        doors = Doors(config, desk.clock, take_handles())
+        cut = _run(run(desk, config, Ground(listener, log, apart, files, doors)))
     _say(f"keyrelay has stopped; {_calls(cut)} cut" if cut else "keyrelay has stopped")
 
 
@@ -125,7 +128,7 @@ async def _production(desk: Desk, config: Config, ground: Ground) -> int:
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
         app = await assemble(config, services, vault, _around(desk, ground))
-        server = Server(app, ground.listener, grace=config.server.shutdown_grace)
+        server = _server(app, config, ground)
         return await _serve(app, server, ground, ground.words(f"data in {desk.data}"))
 
 
@@ -151,7 +154,7 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
             commands = demo.commands(ready, _url(ground.listener), desk.clock.now())
             words = ground.words(f"demo data in {desk.data}")
             async with backend.running():
-                server = Server(app, ground.listener, grace=config.server.shutdown_grace)
+                server = _server(app, config, ground)
                 return await _serve(app, server, ground, f"{words}\n\n{commands}\n")
 
 
@@ -168,6 +171,11 @@ def _alone(data: Path) -> Iterator[None]:
                 f"a demo runs on {data} already; stop it, or name another --data"
             ) from None
         yield
+
+
+def _server(app: Relay, config: Config, ground: Ground) -> Server:
+    grace = config.server.shutdown_grace
+    return Server(app, ground.listener, grace=grace, door=ground.doors.callers)
 
 
 @contextlib.asynccontextmanager
@@ -188,8 +196,9 @@ def _around(desk: Desk, ground: Ground) -> Surroundings:
         listening=listening,
         observers=(ground.log.call,),
         files=ground.files,
-        live=(_live_level(ground.log),),
+        live=(_live_level(ground.log), ground.doors.live),
         lost_lines=lambda: ground.log.lost,
+        arrivals=ground.doors.arrivals,
     )
 
 
@@ -253,7 +262,9 @@ async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
     """Serves what has a listener of its own as long as the context lasts."""
     async with contextlib.AsyncExitStack() as stack:
         for name, listener in ground.apart.items():
-            server = Server(app.apart[name], listener, grace=APART_GRACE_SECONDS)
+            server = Server(
+                app.apart[name], listener, grace=APART_GRACE_SECONDS, door=ground.doors.another()
+            )
             await stack.enter_async_context(server.running())
         yield
 

@@ -12,6 +12,7 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
+from proxy.door import Door
 from proxy.familiar import Familiar
 from proxy.patience import Waits
 from proxy.shortcut import ShortcutProtocol
@@ -38,10 +39,13 @@ class Server(uvicorn.Server):
         listener: socket.socket,
         waits: Waits = WAITS,
         grace: float = GRACE_SECONDS,
+        door: Door | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=partial(ShortcutProtocol, waits=waits, familiar=Familiar()),  # type: ignore[arg-type]
+            http=partial(  # type: ignore[arg-type]
+                ShortcutProtocol, waits=waits, familiar=Familiar(), door=door
+            ),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from proxy.config.networks import Network
 from proxy.config.quotas import Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
 from proxy.config.traces import CollectorUrl
@@ -180,6 +181,9 @@ class Server(Section):
     traces_endpoint: CollectorUrl | None = None
     traces_ratio: Annotated[float, Field(strict=True, ge=0, le=1)] = 1.0
     shutdown_grace: Seconds = 10.0
+    max_connections: Count = 4096
+    max_connections_per_address: Count = 512
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 class Cache(Section):

@@ -140,6 +140,11 @@ def _of_rooms(state: State) -> Iterator[Metric]:
     yield gauge("in_flight", "Calls that are being answered.", {(): state.in_flight})
     yield gauge("upstream_calls", "Calls that hold a slot.", {(): state.upstream_calls})
     yield gauge("queued", "Calls that wait for a slot.", {(): state.waiting})
+    arrivals = state.arrivals
+    yield gauge("connections", "Connections of callers.", {(): arrivals.open})
+    refused = {(bound,): count for bound, count in arrivals.refused.items()}
+    text = "Connections, and calls behind a trusted proxy, that were one too many."
+    yield counter("connections_refused", text, refused, "bound")
     opened, idle, waiting = state.connections
     used = {("idle",): idle, ("used",): opened - idle}
     yield gauge("upstream_connections", "Connections to upstreams.", used, "state")

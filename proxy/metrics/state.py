@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from proxy.cache.entry import CacheError, CacheStats
 from proxy.clock import Clock
+from proxy.door import Arrivals
 from proxy.metrics.tallies import Tallies
 from vault import KeyRecord, VaultError
 
@@ -73,7 +74,8 @@ class Load(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Whom to ask. `in_flight`: calls that are being answered; `health`: (service, whether it is
-    well) where that is known; `lost_lines`: what the log could not write."""
+    well) where that is known; `lost_lines`: what the log could not write;
+    `arrivals`: connections of callers."""
 
     tallies: Tallies
     cache: Cache
@@ -83,6 +85,7 @@ class Sources:
     in_flight: Callable[[], int]
     health: Callable[[], Iterable[tuple[str, bool]]]
     lost_lines: Callable[[], int]
+    arrivals: Callable[[], Arrivals]
     data: Path
     clock: Clock
 
@@ -112,6 +115,7 @@ class State:
     health: tuple[tuple[str, bool], ...]
     disk: tuple[int, int] | None
     lost_lines: int
+    arrivals: Arrivals
 
 
 @dataclass(slots=True)
@@ -138,6 +142,7 @@ class Look:
             health=tuple(ask.health()),
             disk=await asyncio.to_thread(_disk, ask.data),
             lost_lines=ask.lost_lines(),
+            arrivals=ask.arrivals(),
         )
 
     async def _store(self) -> CacheStats | None:

@@ -279,6 +279,21 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         ("server: {accept_handed_out: 1}", "server.accept_handed_out: expected true or false"),
         ("server: {upstream_ca: 5}", "server.upstream_ca: expected a path"),
         ("cache: {ignore_fields: a}", "cache.ignore_fields: expected a list"),
+        ("server: {max_connections: 0}", "server.max_connections: expected greater than 0"),
+        ("server: {trusted_proxies: 10.0.0.1}", "server.trusted_proxies: expected a list"),
+        *(
+            (
+                f"server: {{trusted_proxies: [10.0.0.1, {text}]}}",
+                "server.trusted_proxies[1]: expected an address or a network, such as 192.0.2.7 "
+                "or 10.0.0.0/8",
+            )
+            for text in ("proxy.example", "5", "10.0.0.1/8", "10.0.0.0/33")
+        ),
+        (
+            "server: {trusted_proxies: ['::/0']}",
+            "server.trusted_proxies[0]: expected a network of your own: everybody could say who "
+            "they are",
+        ),
         (
             "backends: [{service: openai, url: 'https://u:p@a.example/'}]",
             "backends[0].url: the destination must not hold a user name or password before its "

@@ -9,8 +9,7 @@ import pytest
 
 from proxy.errors import BadRequest
 from proxy.familiar import Familiar
-from proxy.framing import check_framing
-from proxy.protocol import MAX_FIELDS, MAX_HEADER, MAX_TARGET
+from proxy.framing import MAX_FIELDS, MAX_HEADER, MAX_TARGET, check_framing
 from tests.proxy.test_protocol import Socket
 from tests.proxy.test_shortcut import Call, Echo, connection, heard
 

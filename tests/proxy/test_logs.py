@@ -34,6 +34,7 @@ CALL = CallRecord(
     waited=0.05,
     upstream_seconds=0.1,
     meter=None,
+    address="192.0.2.1",
 )
 PIPE = 4096
 STEERING = "red\x1b[31m\x07\r\n\x9b2J\u202e\u2028end\x7f"
@@ -87,6 +88,7 @@ def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
         "waited_ms": 50.0,
         "received": 10,
         "sent": 2000,
+        "address": "192.0.2.1",
     }
 
 

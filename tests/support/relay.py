@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.app import Relay, Surroundings, assemble
+from proxy.cli.doors import MOST_HANDLES, Doors
 from proxy.cli.server import WAITS, Server
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, load_config
@@ -71,9 +72,10 @@ async def running_relay(
     sock = listener()
     port = sock.getsockname()[1]
     listening = frozenset({("127.0.0.1", port), ("localhost", port)})
-    around = Surroundings(data, clock, listening, resolver)
+    doors = Doors(config, clock, MOST_HANDLES)
+    around = Surroundings(data, clock, listening, resolver, arrivals=doors.arrivals)
     relay = await assemble(config, registry, vault, around)
-    server = Server(relay, sock, waits)
+    server = Server(relay, sock, waits, door=doors.callers)
     await relay.start()
     try:
         async with server.running():
