@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test attack coverage lint types docs screenshots lock bench clean
+.PHONY: run test attack coverage lint types docs screenshots lock fuzz mutants bench clean
 
 run: .venv/run
 	@exec $(BIN)/keyrelay serve --demo
@@ -44,13 +44,30 @@ lock:
 	  -o tests/requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links bench/requirements.in -o bench/requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links tests/fuzz/requirements.in -o tests/fuzz/requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links tests/mutants/requirements.in \
+	  -o tests/mutants/requirements.lock
+
+# So many seconds for each strict parser, and a million URLs read by two other parsers too.
+SECONDS := 60
+fuzz: .venv/test .venv-fuzz/ready
+	@$(BIN)/python -m tests.fuzz.urls 1000000
+	@.venv-fuzz/bin/python -m tests.fuzz $(SECONDS)
+
+# Changes the code of the rooms that guard keys, thing by thing: does a test notice?
+mutants: .venv/test .venv-mutants/ready
+	@rm -rf mutants && mkdir -p build
+	@.venv-mutants/bin/mutmut run > build/mutants.log 2>&1 || { tail -n 30 build/mutants.log; exit 1; }
+	@.venv-mutants/bin/python -m tests.mutants
 
 # Needs wrk and nginx; whatever else isn't installed is left out with a word.
 bench: .venv/run .venv-bench/ready bench/node_modules/ready
 	@$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-bench bench/node_modules build *.egg-info
+	rm -rf .venv .venv-bench .venv-fuzz .venv-mutants mutants bench/node_modules build *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -73,6 +90,16 @@ clean:
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $< \
 	  && touch $@ || echo 'LiteLLM, TLS and the picture are left out'
+
+# What they install stands beside what .venv holds, which they see too.
+.venv-fuzz/ready .venv-mutants/ready: .venv-%/ready: tests/%/requirements.lock
+	@echo 'installing what $* needs into .venv-$* ...'
+	@$(BIN)/python -m venv .venv-$*
+	@$(BIN)/python -c 'import pathlib, site; here = site.getsitepackages()[0]; \
+	  there = pathlib.Path(here.replace("/.venv/", "/.venv-$*/"), "beside.pth"); \
+	  there.write_text(f"import site; site.addsitedir({here!r})\n")'
+	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@mkdir -p build && touch $@
 
 bench/node_modules/ready: bench/package-lock.json
 	@cd bench && npm ci --silent && touch node_modules/ready || echo 'Portkey is left out'
