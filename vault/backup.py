@@ -10,8 +10,8 @@ from typing import Final
 from vault.archive import Archive
 from vault.core import Core
 from vault.errors import Invalid, StoreUnavailable
-from vault.files import write_private
-from vault.mastersource import FILE_NAME, reason_of
+from vault.files import reason_of, write_private
+from vault.mastersource import FILE_NAME
 from vault.records import BackupMade
 from vault.secret import Secret
 

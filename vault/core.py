@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from vault.anchor import Anchor, judge_seal, mark
 from vault.audit import Change
-from vault.datakeys import DataKeys
+from vault.datakeys import FINGERPRINTS, DataKeys
 from vault.declared import Declarations
+from vault.errors import RolledBack
 from vault.lookups import Lookups
-from vault.sealing import DataKey
-from vault.store import Store, bump
+from vault.sealing import DataKey, KeyedHasher
+from vault.store import State, Store, bump, write_state
 
 
 class Clock(Protocol):
@@ -27,10 +31,14 @@ class Clock(Protocol):
 class Moment:
     """What everybody who works on one open vault sees, whoever they are."""
 
-    __slots__ = ("declared", "generation", "seen")
+    __slots__ = ("anchor", "declared", "generation", "hasher", "refused", "run", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, anchor: Anchor) -> None:
+        self.anchor = anchor
+        self.hasher: KeyedHasher | None = None
+        self.refused: RolledBack | None = None
         self.generation = 0
+        self.run = secrets.token_hex(8)
         self.seen = Lookups()
         self.declared = Declarations()
 
@@ -44,26 +52,32 @@ class Core:
         data_keys: DataKeys,
         clock: Clock,
         actor: str,
-        moment: Moment | None = None,
+        moment: Moment,
     ) -> None:
         self.store = store
         self.data_keys = data_keys
         self.clock = clock
         self.actor = actor
-        self._moment = moment or Moment()
+        self._moment = moment
 
     def acting_as(self, actor: str) -> Core:
         """The same vault, for changes that somebody else makes."""
         return Core(self.store, self.data_keys, self.clock, actor, self._moment)
 
     @property
-    def generation(self) -> int:
-        """How often the vault was changed, as far as this process knows."""
-        return self._moment.generation
+    def anchor(self) -> Anchor:
+        """What knows the number of changes beside the database."""
+        return self._moment.anchor
 
-    @generation.setter
-    def generation(self, generation: int) -> None:
-        self._moment.generation = generation
+    @property
+    def generation(self) -> int:
+        """How often the vault was changed, as far as this process knows; -1: it can't be known."""
+        return self._moment.generation if self._moment.refused is None else -1
+
+    @property
+    def run(self) -> str:
+        """What tells this opening of the vault from every other one."""
+        return self._moment.run
 
     @property
     def seen(self) -> Lookups:
@@ -80,32 +94,85 @@ class Core:
         self._moment.declared = declared
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A snapshot to read from; raises StoreUnavailable."""
+        """A snapshot to read from; raises StoreUnavailable, and RolledBack once that was seen."""
+        self.require_sound()
         return self.store.reading()
+
+    def require_sound(self) -> None:
+        """Raises RolledBack while the database is known to be another than it should be."""
+        if self._moment.refused is not None:
+            raise RolledBack(str(self._moment.refused))
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Change]:
         """One transaction: durable and counted when it ends, the look-ups forgotten."""
-        generation = self.generation
+        moment = self._moment
         try:
             async with self.store.writing() as connection:
-                generation = await bump(connection)
+                state = await bump(connection)
+                if moment.hasher is not None:
+                    self._judge(moment.hasher, State(state.generation - 1, state.seal))
+                    state = State(state.generation, mark(moment.hasher, state.generation))
+                    await write_state(connection, state)
                 yield Change(connection, self.clock.now(), self.actor)
-            self.generation = max(self.generation, generation)
+            await self._note(state)
         finally:
             self.forget()
+
+    @asynccontextmanager
+    async def accepting(self, at_least: int) -> AsyncIterator[Change]:
+        """The same for an older database that is accepted: it counts on from a greater number."""
+        hasher = await self.generation_hasher()
+        async with self.store.writing() as connection:
+            generation = max((await bump(connection)).generation, at_least)
+            await write_state(connection, State(generation, mark(hasher, generation)))
+            yield Change(connection, self.clock.now(), self.actor)
+        self._moment.generation = generation
+        self.forget()
+
+    async def _note(self, state: State) -> None:
+        self._moment.generation = max(self._moment.generation, state.generation)
+        if self._moment.hasher is not None and state.seal is not None:
+            await asyncio.to_thread(self.anchor.advance, state.generation, state.seal)
+
+    def _judge(self, hasher: KeyedHasher, state: State) -> None:
+        """Raises RolledBack for a number that is not ours, or lower than what was seen already."""
+        judge_seal(hasher, state.generation, state.seal)
+        if state.generation < self._moment.generation:
+            raise RolledBack(
+                "the vault's database was replaced by an older one while it was in use; stop the "
+                "server and put the newest one back, or go on with: "
+                "keyrelay serve --accept-rollback"
+            )
+
+    async def generation_hasher(self) -> KeyedHasher:
+        """What authenticates the number of changes."""
+        return KeyedHasher(await self.data_key(FINGERPRINTS))
+
+    def guard(self, hasher: KeyedHasher) -> None:
+        """From now on each change judges the number before it, and seals its own."""
+        self._moment.hasher = hasher
 
     def forget(self) -> None:
         """Drops every look-up; those under way will not be remembered."""
         self._moment.seen = Lookups()
 
     async def refresh(self) -> bool:
-        """Drops the look-ups if another process has changed the vault; True if so."""
-        generation = await self.store.generation()
-        if generation == self.generation:
+        """Drops the look-ups if another process has changed the vault; True if so.
+
+        Raises RolledBack, and nothing is read any more, as long as the database is an older one.
+        """
+        moment, state = self._moment, await self.store.state()
+        if state.generation == moment.generation and moment.refused is None:
             return False
-        self.generation = generation
         self.forget()
+        try:
+            if moment.hasher is not None:
+                self._judge(moment.hasher, state)
+        except RolledBack as error:
+            moment.refused = error
+            raise
+        moment.generation, moment.refused = state.generation, None
         return True
 
     async def data_key(self, purpose: str) -> DataKey:

@@ -31,6 +31,10 @@ class MasterKeyMissing(VaultError):
     """No master key, or none that fits this database."""
 
 
+class RolledBack(VaultError):
+    """The database is an older one than there was, or its number of changes is not ours."""
+
+
 class SchemaTooNew(VaultError):
     """The database was written by a newer release."""
 

@@ -36,3 +36,8 @@ def sync_directory(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file can't be used, in the system's words."""
+    return ((error.strerror if isinstance(error, OSError) else None) or "not a text file").lower()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vault.errors import MasterKeyMissing
-from vault.files import write_private
+from vault.files import reason_of, write_private
 from vault.keyring import MasterKey, MasterKeys, words_of_file, words_of_variable
 
 FILE_VARIABLE: Final = "KEYRELAY_MASTER_KEY_FILE"
@@ -124,8 +124,3 @@ def _refuse_open_directory(data: Path) -> None:
     if mode & 0o077:
         remedy = f"chmod 700 {shlex.quote(str(data))}"
         raise MasterKeyMissing(f"the data directory {data} is open to others; run: {remedy}")
-
-
-def reason_of(error: Exception) -> str:
-    """Why a file can't be used, in the system's words."""
-    return ((error.strerror if isinstance(error, OSError) else None) or "not a text file").lower()

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from vault.core import Clock, Core
+from vault.anchor import Anchor
+from vault.core import Clock, Core, Moment
 from vault.datakeys import FINGERPRINTS, KEYS, DataKeys
 from vault.errors import MasterKeyMissing, NotThere, StoreUnavailable
-from vault.mastersource import MasterKeySource, reason_of
+from vault.files import reason_of
+from vault.freshness import require_newest
+from vault.mastersource import MasterKeySource
 from vault.store import Store
 from vault.vault import Vault
 
@@ -24,12 +27,13 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
     url: str | None = None,
     create: bool = False,
     actor: str = "cli",
+    accept_rollback: bool = False,
 ) -> Vault:
     """Opens the vault of a data directory, or first makes what is missing where `create` is set.
 
     `url` is for a database elsewhere, `actor` for the audit log. Raises NotThere where there is no
-    vault yet, MasterKeyMissing where there is no master key or none that fits, SchemaTooNew, and
-    StoreUnavailable.
+    vault yet, MasterKeyMissing where there is no master key or none that fits, RolledBack for a
+    database that is not the newest one unless `accept_rollback`, SchemaTooNew, StoreUnavailable.
     """
     store = Store.at(url or data / DATABASE_NAME)
     source = MasterKeySource.find(data, environ)
@@ -37,7 +41,9 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
         if create:
             await _create(store, source)
         _check_pair(store, source)
-        core = await _open(store, source, clock, actor)
+        data_keys = DataKeys(source, source.read())
+        core = Core(store, data_keys, clock, actor, Moment(Anchor.find(data, environ)))
+        await _open(store, core, accept_rollback)
     except OSError as error:
         await store.close()
         raise StoreUnavailable(
@@ -79,12 +85,11 @@ def _check_pair(store: Store, source: MasterKeySource) -> None:
         )
 
 
-async def _open(store: Store, source: MasterKeySource, clock: Clock, actor: str) -> Core:
-    data_keys = DataKeys(source, source.read())
+async def _open(store: Store, core: Core, accept: bool) -> None:
+    anchored = core.anchor.octets()  # before the database: it may be newer by then, never older
     await store.prepare()
-    core = Core(store, data_keys, clock, actor)
-    core.generation = await store.generation()
     await core.reload_data_keys()
     for purpose in (KEYS, FINGERPRINTS):
         await core.data_key(purpose)
-    return core
+    await require_newest(core, anchored, accept)
+    await core.refresh()

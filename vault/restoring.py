@@ -13,8 +13,8 @@ from vault import schema
 from vault.archive import Archive
 from vault.backup import DATABASE_NAME
 from vault.errors import AlreadyExists, SchemaTooNew, StoreUnavailable, Unopenable
-from vault.files import write_private
-from vault.mastersource import FILE_NAME, MasterKeySource, reason_of
+from vault.files import reason_of, write_private
+from vault.mastersource import FILE_NAME, MasterKeySource
 from vault.records import Restored
 from vault.secret import Secret
 

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import URL, Connection, event, make_url, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
@@ -31,6 +31,13 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
 )
+
+
+class State(NamedTuple):
+    """How often a vault was changed; `seal` None: by releases that did not authenticate that."""
+
+    generation: int
+    seal: bytes | None
 
 
 class Store:
@@ -94,10 +101,16 @@ class Store:
             async with self._turn, self._writer.begin() as connection:
                 yield connection
 
-    async def generation(self) -> int:
-        """How often the vault was changed."""
+    async def state(self) -> State:
+        """How often the vault was changed, and what authenticates that."""
         async with self.reading() as connection:
-            return int(await connection.scalar(select(STATE.c.generation)) or 0)
+            return await state_in(connection)
+
+    async def seal(self, seal: bytes, generation: int) -> None:
+        """Authenticates a number of changes, if it is still that."""
+        async with self.writing() as connection:
+            mine = update(STATE).where(STATE.c.generation == generation)
+            await connection.execute(mine.values(seal=seal))
 
     async def check(self) -> None:
         """Reads and writes, and takes it back; raises StoreUnavailable."""
@@ -120,10 +133,26 @@ class Store:
         await self._engine.dispose()
 
 
-async def bump(connection: AsyncConnection) -> int:
-    """Counts one change. Comes first in a write: it also locks the others out."""
+async def bump(connection: AsyncConnection) -> State:
+    """Counts one change. Comes first in a write: it also locks the others out.
+
+    The seal that it gives is still the one of the number before.
+    """
     await connection.execute(update(STATE).values(generation=STATE.c.generation + 1))
-    return int(await connection.scalar(select(STATE.c.generation)) or 0)
+    return await state_in(connection)
+
+
+async def state_in(connection: AsyncConnection) -> State:
+    """How often the vault was changed, as a transaction sees it."""
+    row = (await connection.execute(select(STATE.c.generation, STATE.c.seal))).first()
+    if row is None or not isinstance(row.generation, int):
+        return State(0, b"")
+    return State(row.generation, row.seal)
+
+
+async def write_state(connection: AsyncConnection, state: State) -> None:
+    """Puts a number and what authenticates it."""
+    await connection.execute(update(STATE).values(generation=state.generation, seal=state.seal))
 
 
 def _engine(url: URL) -> AsyncEngine:

@@ -22,13 +22,15 @@ from sqlalchemy import (
 
 METADATA: Final = MetaData()
 
-# One row: how often anything was changed, and which master key wraps the data keys.
+# One row: how often anything was changed, what authenticates that, and which master key wraps the
+# data keys.
 STATE: Final = Table(
     "vault_state",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("generation", Integer, nullable=False),
     Column("master_id", String(16)),
+    Column("seal", LargeBinary),
 )
 
 # The highest number of a purpose is its current key; others stay only while rows are re-sealed.

@@ -258,6 +258,7 @@ class Vault:
 
     async def check(self) -> None:
         """Whether the database can be read and written now."""
+        self._core.require_sound()
         await self._core.store.check()
 
     async def close(self) -> None:

@@ -12,13 +12,13 @@ from typing import Final
 
 import click
 
-from proxy.cli.commands import Command
+from proxy.cli.commands import Command, accept_rollback_option
 from proxy.cli.desk import Desk
 from proxy.cli.failures import Failed
 from proxy.cli.output import instant, json_option, show_done
 from proxy.cli.secrets_in import read_passphrase
 from proxy.cli.session import Session, with_desk, with_mending_session
-from vault import restore_vault
+from vault import open_vault, restore_vault
 
 BESIDE: Final = ("keys.yaml", "services.yaml")
 NOT_IN_IT: Final = ("cache.db", "usage.db")
@@ -49,22 +49,32 @@ async def backup(session: Session, file: Path, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--replace", is_flag=True, help="give up the vault that is there")
+@accept_rollback_option
 @json_option
 @with_desk
 def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
     """Put the vault of a backup into the data directory; stop the server first.
 
+    Where the anchor knows of newer changes, the vault opens only once that is accepted.
     The passphrase comes from a prompt or, as one line, from standard input.
     """
     octets, passphrase = file.read_bytes(), read_passphrase(again=False)
     with _alone(desk.data):
         done = asyncio.run(restore_vault(desk.data, octets, passphrase, replace=replace))
+        if desk.accept_rollback:
+            asyncio.run(_accept(desk))
     sentence = (
         f"{desk.data} is as it was at {instant(done.made_at)}, with {', '.join(done.files)}: "
         "tokens revoked and keys rotated since then are back, so do that again"
     )
     facts = {"data": str(desk.data), "made at": instant(done.made_at), "files": done.files}
     show_done(sentence, facts, as_json)
+
+
+async def _accept(desk: Desk) -> None:
+    place = (desk.data, desk.environ, desk.clock)
+    vault = await open_vault(*place, actor=desk.actor, accept_rollback=True)
+    await vault.close()
 
 
 @contextlib.contextmanager

@@ -36,6 +36,19 @@ def places(command: Any) -> Any:
     return data(config(command))
 
 
+def _accepts(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    desk_of(ctx).accept_rollback = value
+
+
+accept_rollback_option: Callable[[Any], Any] = click.option(
+    "--accept-rollback",
+    is_flag=True,
+    expose_value=False,
+    callback=_accepts,
+    help="take an older vault as the newest one from now on",
+)
+
+
 class Command(click.Command):
     """A command with the two places."""
 

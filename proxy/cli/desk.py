@@ -31,6 +31,7 @@ class Desk:
     clock: Clock = field(default_factory=SystemClock)
     data_option: Path | None = None
     config_option: Path | None = None
+    accept_rollback: bool = False
 
     @property
     def data(self) -> Path:

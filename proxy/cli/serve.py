@@ -23,7 +23,7 @@ import uvloop
 from proxy import demo
 from proxy.app import Relay, Surroundings, assemble
 from proxy.cache.entry import SchemaTooNew
-from proxy.cli.commands import Command
+from proxy.cli.commands import Command, accept_rollback_option
 from proxy.cli.desk import Desk
 from proxy.cli.doors import Doors, take_handles
 from proxy.cli.failures import Failed
@@ -73,6 +73,7 @@ class Ground:
 @click.option("--host", help="address to listen on (default: server.host, 127.0.0.1)")
 @click.option("--port", type=click.IntRange(0, 65535), help="port (default: server.port, 8000)")
 @click.option("--demo", "with_demo", is_flag=True, help="bring an example backend and a token")
+@accept_rollback_option
 @with_desk
 def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> None:
     """Run the proxy; the first start makes what `init` makes."""
@@ -180,7 +181,14 @@ def _server(app: Relay, config: Config, ground: Ground) -> Server:
 
 @contextlib.asynccontextmanager
 async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
-    vault = await open_vault(desk.data, desk.environ, desk.clock, create=True, actor="serve")
+    vault = await open_vault(
+        desk.data,
+        desk.environ,
+        desk.clock,
+        create=True,
+        actor="serve",
+        accept_rollback=desk.accept_rollback,
+    )
     try:
         await vault.declare(declared_keys(config), declared_backends(config))
         yield vault

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.vault.conftest import Opener
-from tests.vault.words import FIRST, SECOND, backend, named, new_key, rows
+from tests.vault.words import FIRST, SECOND, backend, named, new_key
 from vault import NewToken, NotThere, Purge, Secret, Vault
 from vault.lookups import Bounded
 
@@ -74,14 +73,6 @@ async def test_every_change_of_another_process_is_seen_after_a_refresh(
     with pytest.raises(NotThere):
         await server.open_key(ref)
     assert server.generation == vault.generation
-
-
-async def test_a_restored_older_database_is_seen_too(vault: Vault, data: Path) -> None:
-    """The count may also go back."""
-    await vault.put_key(new_key())
-    rows(data, "UPDATE vault_state SET generation = 1")
-    assert await vault.refresh()
-    assert vault.generation == 1
 
 
 class Gate:

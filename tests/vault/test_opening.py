@@ -38,6 +38,7 @@ async def test_init_makes_private_files(tmp_path: Path) -> None:
     assert mode(data) == 0o700
     assert {path.name: mode(path) for path in data.iterdir()} == {
         "master.key": 0o600,
+        "vault.anchor": 0o600,
         "vault.db": 0o600,
     }
 
@@ -96,7 +97,8 @@ async def test_before_an_init_has_ended_the_remedy_is_init(data: Path, clock: Fa
 async def test_an_init_that_was_killed_is_finished(data: Path, opener: Opener) -> None:
     """A database without data keys needs no particular master key."""
     rows(data, "DELETE FROM data_keys")
-    rows(data, "UPDATE vault_state SET master_id = NULL")
+    rows(data, "UPDATE vault_state SET master_id = NULL, seal = NULL")
+    (data / "vault.anchor").unlink()
     (data / "master.key").unlink()
     await make(data)
     vault = await opener()
@@ -127,7 +129,7 @@ async def test_an_outside_key_makes_a_database_without_a_key_file(
     environ = {"KEYRELAY_MASTER_KEY": MasterKey.random().text()}
     await make(data, environ)
     await make(data, environ)
-    assert [path.name for path in data.iterdir()] == ["vault.db"]
+    assert {path.name for path in data.iterdir()} == {"vault.anchor", "vault.db"}
     vault = await open_vault(data, environ, clock)
     await vault.put_key(new_key())
     await vault.close()
@@ -140,7 +142,7 @@ async def test_a_url_puts_the_database_elsewhere(tmp_path: Path, clock: FakeCloc
     url = f"sqlite+aiosqlite:///{tmp_path}/other.db"
     vault = await open_vault(tmp_path / "data", {}, clock, url=url, create=True)
     await vault.close()
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["master.key"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"master.key", "vault.anchor"}
     assert mode(tmp_path / "other.db") == 0o600
 
 

@@ -20,6 +20,7 @@ from tests.support.clock import FakeClock
 from tests.vault.words import new_key, rows
 from vault import SchemaTooNew, StoreUnavailable, Token, Vault, open_vault, schema
 from vault import store as store_room
+from vault.mastersource import MasterKeySource
 from vault.tables import METADATA
 from vault.tokens import mint
 
@@ -71,9 +72,15 @@ async def test_an_older_database_is_brought_here(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tokens open what they opened, have no limits, and can be given some."""
+    source = MasterKeySource.find(tmp_path / "data", {})
+    source.make_directory()
+    source.create()
+    store = store_room.Store.at(tmp_path / "data" / "vault.db")
+    store.make_file()
     with monkeypatch.context() as earlier:
         earlier.setattr(schema, "HEAD", "0001")
-        await (await open_vault(tmp_path / "data", {}, clock, create=True)).close()
+        await store.prepare()
+    await store.close()
     minted = mint()
     columns = "id, tenant, name, role, key_aliases, digest, created_at"
     values = (minted.id, "default", "ada", "call", "{}", minted.digest, 1.0)

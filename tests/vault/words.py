@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vault import Backend, Binding, KeyRef, NewKey, Secret
+from vault.anchor import mark
+from vault.keyring import MasterKey
+from vault.sealing import KeyedHasher
 
 FIRST = b"sk-first-0123456789abcdef"
 SECOND = b"sk-second-0123456789abcdef"
@@ -36,5 +39,16 @@ def rows(data: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def touch_generation(data: Path) -> None:
-    """Makes an open vault drop what it has looked up."""
-    rows(data, "UPDATE vault_state SET generation = generation + 1")
+    """Makes an open vault drop what it has looked up, as another process with the keys would."""
+    ((generation,),) = rows(data, "SELECT generation FROM vault_state")
+    put_generation(data, generation + 1)
+
+
+def put_generation(data: Path, generation: int) -> None:
+    """Another number of changes, with the seal that only who has the master key can make."""
+    master = MasterKey.parse((data / "master.key").read_text().split()[-1])
+    query = "SELECT id, purpose, wrapped FROM data_keys WHERE purpose = 'fingerprints'"
+    ((key_id, purpose, wrapped),) = rows(data, query)
+    hasher = KeyedHasher(master.unwrap(bytes.fromhex(key_id), purpose, wrapped))
+    seal = mark(hasher, generation)
+    rows(data, "UPDATE vault_state SET generation = ?, seal = ?", generation, seal)

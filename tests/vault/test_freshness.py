@@ -1,0 +1,177 @@
+"""An older database is seen: its number of changes is authenticated, and the anchor knows it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tests.vault.words import FIRST, SECOND, new_key, put_generation, rows
+from vault import NewToken, RolledBack, Secret, StoreUnavailable, Vault, open_vault
+from vault.anchor import Anchor
+
+ACCEPT = "go on with: keyrelay serve --accept-rollback"
+
+
+async def change(data: Path, environ: dict[str, str] | None = None, **options: bool) -> None:
+    vault = await open_vault(data, environ or {}, FakeClock(), **options)
+    await vault.issue_token(NewToken("default", f"t{vault.generation}"))
+    await vault.close()
+
+
+def numbers(data: Path, anchor: Path | None = None) -> tuple[int, int]:
+    ((generation,),) = rows(data, "SELECT generation FROM vault_state")
+    return generation, int((anchor or data / "vault.anchor").read_text().split()[3])
+
+
+async def test_the_anchor_follows_every_change(vault: Vault, data: Path) -> None:
+    """Private, beside the database if nobody says where else."""
+    await vault.put_key(new_key())
+    before = numbers(data)
+    assert before[0] == before[1]
+    await vault.rotate_master(reseal=True)
+    assert numbers(data) == (before[0] + 4, before[1] + 4)
+    assert (data / "vault.anchor").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("outside", [False, True])
+async def test_an_older_database_does_not_start(data: Path, tmp_path: Path, outside: bool) -> None:
+    """Unless that is accepted; then it counts on from the greater number, and is in the audit."""
+    anchor = tmp_path / "anchor" if outside else data / "vault.anchor"
+    environ = {"KEYRELAY_ANCHOR_FILE": str(anchor)} if outside else {}
+    await change(data, environ, accept_rollback=True)
+    shutil.copy(data / "vault.db", tmp_path / "old")
+    await change(data, environ)
+    await change(data, environ)
+    newest = numbers(data, anchor)[1]
+    shutil.copy(tmp_path / "old", data / "vault.db")
+    with pytest.raises(RolledBack, match=f"is an older one.* {newest}; .*{ACCEPT}"):
+        await open_vault(data, environ, FakeClock())
+    vault = await open_vault(data, environ, FakeClock(), accept_rollback=True)
+    assert [entry.action for entry in await vault.audit(1)] == ["rollback accept"]
+    assert vault.generation == newest + 1
+    await vault.close()
+    assert numbers(data, anchor) == (newest + 1, newest + 1)
+    await change(data, environ)
+
+
+async def test_a_whole_old_data_directory_is_seen_by_an_outside_anchor(
+    data: Path, tmp_path: Path
+) -> None:
+    """Which no copy of the data directory brings back."""
+    environ = {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "anchor")}
+    await change(data, environ, accept_rollback=True)
+    shutil.copytree(data, tmp_path / "old")
+    await change(data, environ)
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "old", data)
+    with pytest.raises(RolledBack, match="is an older one"):
+        await open_vault(data, environ, FakeClock())
+
+
+async def test_no_number_can_be_forged(data: Path) -> None:
+    """Neither in the database nor in the anchor, nor by taking the seal away."""
+    await change(data)
+    old = (data / "vault.db").read_bytes()
+    await change(data)
+    anchor = (data / "vault.anchor").read_bytes()
+    for statement in (
+        "UPDATE vault_state SET generation = generation + 9",
+        "UPDATE vault_state SET generation = 'x'",
+        "UPDATE vault_state SET seal = NULL",
+        "UPDATE vault_state SET seal = 'text'",
+        "UPDATE vault_state SET seal = zeroblob(32)",
+        "DELETE FROM vault_state",
+    ):
+        (data / "vault.db").write_bytes(old)
+        rows(data, statement)
+        with pytest.raises(RolledBack, match=f"row vault_state .*{ACCEPT}"):
+            await open_vault(data, {}, FakeClock())
+    for forged in (b"", b"x", anchor.replace(b"anchor 1 0", b"anchor 1 1"), anchor + b"x"):
+        (data / "vault.anchor").write_bytes(forged)
+        with pytest.raises(RolledBack, match=f"the anchor .* was changed, or .*{ACCEPT}"):
+            await open_vault(data, {}, FakeClock())
+    (data / "vault.db").write_bytes(old)
+    (data / "vault.anchor").write_bytes(b"forged")
+    await change(data, accept_rollback=True)
+    await change(data)
+
+
+async def test_an_anchor_that_is_missing_outside_stops(data: Path, tmp_path: Path) -> None:
+    """Its loss is not to be told from a theft of the disk; beside the database it is made anew."""
+    await change(data)
+    with pytest.raises(RolledBack, match=f"there is no anchor .*: move the one of .*{ACCEPT}"):
+        await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "a")}, FakeClock())
+    (data / "vault.anchor").rename(tmp_path / "a")
+    await change(data, {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "a")})
+    await change(data)
+    assert numbers(data)[0] == numbers(data)[1]
+
+
+async def test_a_new_vault_makes_its_anchor_outside(tmp_path: Path) -> None:
+    """Nothing is to be accepted where nothing was."""
+    environ = {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "anchor")}
+    vault = await open_vault(tmp_path / "data", environ, FakeClock(), create=True)
+    await vault.close()
+    await change(tmp_path / "data", environ)
+    assert not (tmp_path / "data/vault.anchor").exists()
+
+
+async def test_a_vault_of_an_older_release_is_taken_over(data: Path) -> None:
+    """It had neither seal nor anchor."""
+    rows(data, "UPDATE vault_state SET seal = NULL")
+    (data / "vault.anchor").unlink(missing_ok=True)
+    await change(data)
+    assert numbers(data)[0] == numbers(data)[1]
+    await change(data)
+
+
+@pytest.mark.parametrize("forged", [False, True])
+async def test_a_running_server_serves_nothing_of_an_older_database(
+    vault: Vault, data: Path, opener, forged: bool
+) -> None:
+    """Neither what it held nor what stands there, and it changes nothing."""
+    ref = (await vault.put_key(new_key())).ref
+    await vault.open_key(ref)
+    ((generation,),) = rows(data, "SELECT generation FROM vault_state")
+    if forged:
+        rows(data, "UPDATE vault_state SET generation = ?", generation + 1)
+    else:
+        put_generation(data, generation - 1)
+    for act in (vault.refresh, vault.refresh, vault.check, lambda: vault.open_key(ref)):
+        with pytest.raises(RolledBack):
+            await act()
+    with pytest.raises(RolledBack):
+        await vault.put_key(new_key(SECOND, alias="b"))
+    assert vault.generation == -1
+    put_generation(data, generation)
+    assert await vault.refresh()
+    assert await vault.open_key(ref) == {"key": Secret(FIRST)}
+    assert vault.generation == generation
+
+
+async def test_an_anchor_that_cannot_be_used_is_unavailable(
+    vault: Vault, data: Path, tmp_path: Path
+) -> None:
+    """The reason is the system's."""
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "nowhere/anchor", tmp_path / "folder"):
+        rows(data, "UPDATE vault_state SET seal = NULL")
+        with pytest.raises(StoreUnavailable, match=r"the anchor .* can't be used"):
+            await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(place)}, FakeClock())
+
+
+async def test_an_anchor_only_grows(vault: Vault, tmp_path: Path) -> None:
+    """Whoever comes late with a lower number changes nothing."""
+    anchor = Anchor(tmp_path / "anchor", True)
+    anchor.advance(5, bytes(32))
+    anchor.advance(4, bytes(32))
+    assert b" 00000000000000000005 " in (anchor.octets() or b"")
+    anchor.advance(6, bytes(32))
+    assert b" 00000000000000000006 " in (anchor.octets() or b"")
+    anchor.reset(1, bytes(32))
+    assert b" 00000000000000000001 " in (anchor.octets() or b"")
+    with pytest.raises(StoreUnavailable):
+        Anchor(tmp_path / "nowhere/anchor", True).reset(1, bytes(32))
