@@ -22,6 +22,7 @@ from proxy.destinations import (
     parse_registration,
     path_is_plain,
     query_parameter,
+    reachable,
     without_parameters,
 )
 from proxy.errors import BadDestination
@@ -75,9 +76,54 @@ def test_a_host_has_at_most_253_octets() -> None:
     longest = ".".join(["a" * 49] * 5) + ".tst"
     assert len(longest) == 253
     assert parse_destination(f"https://{longest}/").host == longest
+    assert parse_destination(f"https://{longest.upper()}/").host == longest
     for refused in ("a" + longest, "ü" * 300, "ü" + "a" * 60 + ".test"):
         with pytest.raises(BadDestination):
             parse_destination(f"https://{refused}/")
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("x.test/", "must be a whole URL that begins with https:// or http://."),
+        ("https://x.test/é", "'s path and query must be ASCII: percent-encode what is not."),
+        ("https://x.test/a\\b", "must not hold a backslash: write / instead."),
+        (
+            "https://x.test/#a",
+            "must not hold a #: leave a fragment away, write # as %23.",
+        ),
+        ("https://x.test/ ", "must not hold spaces, control or format characters: encode them."),
+        (
+            "https://\u200b.test/",
+            "must not hold spaces, control or format characters: encode them.",
+        ),
+        ("https://u@x.test/", "must not hold a user name or password before its host."),
+        ("https://%61.test/", "'s host and port must not be percent-encoded."),
+        ("https://[::1/", "'s IPv6 address must stand in brackets, without a zone."),
+        ("https://[1::2::3]/", "'s host is not an IPv6 address."),
+        (
+            "https://x.test:0/",
+            "'s port must be a number from 1 to 65535 without sign or leading zero.",
+        ),
+        ("https://x.test./", "'s host must not end with a dot."),
+        ("https://-x.test/", "'s host is not a well-formed name."),
+        ("https://1.2.3/", "'s IPv4 address must be four decimal numbers without leading zeros."),
+        (
+            "https://ａ.test/",
+            "'s international host is not in its plain form: write its xn-- form.",
+        ),
+        ("https://x.test/%", "'s path or query holds a % without two hexadecimal digits behind it"),
+        ("https://x.test/?" + "a" * 8192, " is longer than 8192 octets: shorten the URL."),
+        ("https://x.test/\\" + "a" * 8177, " is longer than 8192 octets: shorten the URL."),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_what_to_do(url: str, sentence: str) -> None:
+    """In whole sentences, for whoever wrote the URL."""
+    with pytest.raises(BadDestination) as refusal:
+        parse_destination(url)
+    between = "" if sentence[0] in "' " else " "
+    assert refusal.value.detail.startswith(f"The destination{between}{sentence}")
+    assert refusal.value.detail.endswith(sentence) or "%25" in refusal.value.detail
 
 
 def test_refusals_never_repeat_the_url() -> None:
@@ -101,8 +147,26 @@ def test_a_registration_is_a_place() -> None:
 @pytest.mark.parametrize("tail", ["?", "?a=b", "a%2Fb", "a%5cb", "%25", "a;b", "a//b", "/"])
 def test_a_registration_has_no_query_and_a_plain_path(tail: str) -> None:
     """A prefix that servers read differently would cover more than it says."""
-    with pytest.raises(BadDestination):
+    with pytest.raises(BadDestination) as refusal:
         parse_registration(f"https://x.test/{tail}")
+    assert refusal.value.detail == (
+        "A registered place has no query: leave the ? and what follows away."
+        if "?" in tail
+        else "A registered path must not hold %2F, %5C, %25, a semicolon or //."
+    )
+
+
+def test_what_is_never_dialled_can_not_be_registered() -> None:
+    """Link-local, multicast and unspecified addresses; a name is judged when it is resolved."""
+    for url in ("http://127.0.0.1:9/", "http://10.0.0.1/", "https://x.test/"):
+        place = parse_registration(url)
+        assert reachable(place) is place
+    with pytest.raises(BadDestination) as refusal:
+        reachable(parse_registration("http://169.254.1.1/"))
+    assert refusal.value.detail == (
+        "Nothing is ever sent to this address (link-local): "
+        "register a public, private or loopback one."
+    )
 
 
 def test_what_is_registered_is_covered() -> None:
@@ -152,6 +216,7 @@ def test_plain_paths(path: str, plain: bool) -> None:
 def test_reading_one_parameter(query: str | None, value: str | None) -> None:
     """Names and values are decoded once; case counts."""
     assert query_parameter(query, "key") == value
+    assert query_parameter(None, "XXXX") is None
 
 
 @pytest.mark.parametrize(

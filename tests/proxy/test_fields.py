@@ -11,6 +11,7 @@ from proxy.fields import (
     safety_fields,
     via_count,
     with_defaults,
+    without_trace,
 )
 from proxy.messages import Fields
 
@@ -135,6 +136,8 @@ def test_what_connection_names_is_dropped_from_responses() -> None:
         *sent(b"x-hop", b"x-end"),
     )
     assert response_fields(fields) == ((b"content-type", b"text/plain"), (b"x-end", b"v"))
+    twice = ((b"connection", b"x-hop"), (b"connection", b"x-end"), *fields[1:])
+    assert response_fields(twice) == ((b"content-type", b"text/plain"),)
 
 
 INERT = [
@@ -207,6 +210,12 @@ def test_a_default_gives_way_to_the_callers_own() -> None:
     assert with_defaults(own, defaults) == (*own, (b"x-second", b"2"))
     assert with_defaults((), defaults) == defaults
     assert with_defaults(own, ()) == own
+
+
+def test_a_trace_goes_as_a_whole() -> None:
+    """Both fields of W3C Trace Context, however often they came."""
+    fields = sent(b"accept", b"tracestate", b"traceparent", b"tracestate", b"baggage")
+    assert without_trace(fields) == sent(b"accept", b"baggage")
 
 
 def test_via_grows_at_its_end() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
@@ -64,6 +65,18 @@ def test_every_slot_is_written() -> None:
     assert rapid.fields == ((b"x-rapidapi-key", b"a"), (b"x-rapidapi-host", b"x.p.rapidapi.com"))
 
 
+def test_a_template_without_a_host_has_an_empty_one() -> None:
+    """Where nothing is called yet."""
+    message = inject((Slot("header", "X-Host", "<{host}>"),), credential(key="k"), Message((), "/"))
+    assert message.fields == ((b"x-host", b"<>"),)
+
+
+def test_name_and_value_of_a_parameter_are_encoded() -> None:
+    """All but the unreserved characters (RFC 3986 section 2.3), the slash too."""
+    slot = Slot("query", "a/b", "{key}")
+    assert inject((slot,), credential(key="c/d"), Message((), "/")).query == "a%2Fb=c%2Fd"
+
+
 def test_a_key_that_looks_like_a_template_stays_as_it_is() -> None:
     """Templates are filled once."""
     message = inject((BEARER,), credential(key="{host}{key}"), Message((), "/"), "h")
@@ -118,6 +131,8 @@ def test_query_value_is_the_key_whatever_is_in_it(key: str) -> None:
         ("/file/bot/docs/a.txt", "/file/bot12:ab/docs/a.txt"),
         ("/file/bot99:theirs/a", "/file/bot12:ab/a"),
         ("/file", "/bot12:ab/file"),
+        ("/file/bot", "/file/bot12:ab"),
+        ("/file/a", "/file/bot12:ab/a"),
         ("/a/bot/b", "/bot12:ab/a/bot/b"),
     ],
 )
@@ -147,20 +162,23 @@ def test_a_key_that_cannot_be_sent_is_an_error_of_ours(slot: Slot, octets: bytes
     """A 500 that does not show it."""
     with pytest.raises(InternalError) as caught:
         inject((slot,), credential(key=octets), Message((), "/"))
+    assert caught.value.detail == "the stored key can't be sent; ask the admin to add it again"
     assert repr(octets)[2:-1] not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 def test_a_missing_part_is_an_error_of_ours() -> None:
     """The service may have got a second secret since the key was stored."""
-    with pytest.raises(InternalError, match="lacks a part"):
+    with pytest.raises(InternalError) as caught:
         inject(service("datadog").slots, credential(key="a"), Message((), "/"))
+    assert caught.value.detail == "the stored key lacks a part; ask the admin to add it again"
 
 
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
         ("openai", {"key": "sk-proj-abc"}),
+        ("openai", {"key": "x" * 8192}),
         ("datadog", {"key": "a", "application_key": "b"}),
         ("zendesk", {"email": "me@example.com", "key": "token"}),
         ("jira", {"email": "me@example.com", "key": "pass word: ü"}),
@@ -180,6 +198,11 @@ def test_a_good_credential_is_taken(name: str, parts: dict[str, str]) -> None:
         ("openai", {}, "openai needs the API key too (part key)"),
         ("datadog", {"key": "a"}, "datadog needs the Application key too (part application_key)"),
         ("openai", {"key": "a", "id": "b"}, "openai has no part id, only key"),
+        (
+            "datadog",
+            {"key": "a", "application_key": "b", "id": "c"},
+            "datadog has no part id, only key, application_key",
+        ),
         ("openai", {"key": ""}, "the API key is empty"),
         ("openai", {"key": " a"}, "the API key has white space around it"),
         ("openai", {"key": "a\n"}, "the API key has white space around it"),
@@ -217,6 +240,24 @@ def test_a_bad_credential_is_named(name: str, parts: dict[str, str], sentence: s
     assert str(caught.value) == sentence
 
 
+USER_AND_KEY = (Part("user", "user", secret=False), Part("key", "key"))
+
+
+def test_a_colon_may_stand_behind_the_first_one_of_basic() -> None:
+    """RFC 7617 section 2: only a user-id can't hold one."""
+    mine = one_slot(Slot("basic", "Authorization", "{user}:{key}:x"), *USER_AND_KEY)
+    check_credential(mine, credential(user="a", key="b:c"))
+    with pytest.raises(ValueError, match="the user must not have a colon in it"):
+        check_credential(mine, credential(user="a:b", key="c"))
+
+
+def test_a_prefix_is_what_stands_before_the_first_placeholder() -> None:
+    """A template may hold its part twice."""
+    mine = one_slot(Slot("header", "Authorization", "Key {key}, again {key}"))
+    with pytest.raises(ValueError, match="the API key has a prefix that keyrelay writes itself"):
+        check_credential(mine, credential(key="key abc"))
+
+
 @pytest.mark.parametrize(
     "echo",
     [
@@ -239,6 +280,37 @@ def test_an_echo_in_basic_form_is_found() -> None:
     matcher = EchoMatcher.of(credential(account_sid="AC12345678", key="short"), service("twilio"))
     assert matcher.in_value(b"Basic " + base64.b64encode(b"AC12345678:short"))
     assert not matcher.in_value(b"AC12345678 short")
+
+
+def test_a_basic_form_without_a_secret_is_not_looked_for() -> None:
+    """It stands in answers that tell nothing."""
+    mine = one_slot(Slot("basic", "Authorization", "{user}:fixed"), *USER_AND_KEY)
+    matcher = EchoMatcher.of(credential(user="AC12345678", key="long enough"), mine)
+    assert not matcher.in_value(base64.b64encode(b"AC12345678:fixed"))
+
+
+def test_the_whole_key_is_looked_for_as_json_spells_it() -> None:
+    """Nothing is left away at its ends."""
+    key = 'q"uo\\te/ü-0123'
+    matcher = EchoMatcher.of(credential(key=key), service("openai"))
+    for spelled in (json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", r"\/")):
+        assert matcher.in_value(spelled.encode())
+        assert not matcher.in_value(spelled.encode()[1:])
+        assert not matcher.in_value(spelled.encode()[:-1])
+
+
+@pytest.mark.parametrize("place", range(1, 14))
+def test_an_echo_is_found_wherever_a_stream_is_cut(place: int) -> None:
+    """Of a key without other spellings nothing but its own length is kept back."""
+    scanner = EchoMatcher.of(credential(key="sk-0123456789x"), service("openai")).scanner()
+    assert not scanner.feed(b"sk-0123456789x"[:place])
+    assert scanner.feed(b"sk-0123456789x"[place:])
+
+
+def test_a_search_begins_with_nothing() -> None:
+    """What stands in an answer counts, and only that."""
+    scanner = EchoMatcher.of(credential(key="XXXX01234567"), service("openai")).scanner()
+    assert not scanner.feed(b"01234567")
 
 
 def test_what_may_be_shown_or_is_short_is_not_looked_for() -> None:
@@ -292,7 +364,8 @@ def test_pieces_are_searched_like_the_whole(pieces: list[bytes]) -> None:
 def test_nothing_shows_the_secret() -> None:
     """Matchers end up in tracebacks and logs."""
     matcher = EchoMatcher.of(credential(key=KEY), service("openai"))
-    assert KEY not in repr(matcher) + repr(matcher.scanner())
+    assert repr(matcher) == "EchoMatcher(…)"
+    assert repr(matcher.scanner()) == "EchoScanner(found=False)"
 
 
 @given(KEYS)

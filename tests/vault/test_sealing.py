@@ -108,3 +108,61 @@ def test_hashing_is_hmac_sha_256() -> None:
     hashing.update(b"one")
     hashing.update(b"two")
     assert hasher.digest(b"onetwo") == hashing.digest() == expected
+
+
+# What lies on disks already: these octets never change while format 1 is read.
+
+
+def test_parts_are_encoded_with_their_length() -> None:
+    """Eight octets, big-endian; octets as they are, all else as text."""
+    assert encode("ü", b"\xff", 12) == (
+        b"\0\0\0\0\0\0\0\2\xc3\xbc" + b"\0\0\0\0\0\0\0\1\xff" + b"\0\0\0\0\0\0\0\00212"
+    )
+    assert encode() == b""
+
+
+def test_a_row_that_was_sealed_long_ago_opens() -> None:
+    """Format, key id, nonce; bound to what it is for, format, purpose, key id and its place."""
+    bound = encode("keyrelay sealed", b"\1", "keys", b"12345678", b"row")
+    nonce = b"n" * 12
+    sealed = b"\x0112345678" + nonce + AESGCM(b"k" * 32).encrypt(nonce, b"value", bound)
+    key = DataKey(b"12345678", "keys", b"k" * 32)
+    assert KeyedSealer(key, {}).open(sealed, b"row") == b"value"
+
+
+def test_a_data_key_that_was_wrapped_long_ago_unwraps() -> None:
+    """Bound to what it is for, format, purpose and id."""
+    master, nonce = AESGCM(b"m" * 32), b"n" * 12
+    bound = encode("keyrelay data key", b"\1", "keys", b"12345678")
+    key = unwrap(master, b"12345678", "keys", nonce + master.encrypt(nonce, b"k" * 32, bound))
+    expected = hmac.digest(b"k" * 32, b"x", "sha256")
+    assert KeyedHasher(key).digest(b"x") == expected
+
+
+@pytest.mark.parametrize(
+    ("sealed", "sentence"),
+    [
+        (b"", "the sealed octets are not in a known format"),
+        (b"\x0112345", "the sealed octets are not in a known format"),
+        (b"\x0212345678" + bytes(40), "the sealed octets are not in a known format"),
+        (b"\x0112345678" + bytes(27), "the sealed octets are cut"),
+        (
+            b"\x0112345678" + bytes(28),
+            "the sealed octets do not open: they were changed, moved or replayed",
+        ),
+        (
+            b"\x01" + bytes(8) + bytes(28),
+            "the sealed octets name data key 0000000000000000, which is not here",
+        ),
+    ],
+)
+def test_what_does_not_open_is_said_in_words(sealed: bytes, sentence: str) -> None:
+    """For the admin, who has to find the row."""
+    with pytest.raises(Unopenable) as refusal:
+        sealer(DataKey(b"12345678", "keys", bytes(32))).open(sealed, b"row")
+    assert str(refusal.value) == sentence
+
+
+def test_the_shortest_blob_names_its_key() -> None:
+    """Format and id are all that is needed for it."""
+    assert key_id_of(b"\x0112345678") == b"12345678"
