@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from proxy.admin import api, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
+from proxy.admin.exchange import Exchange, Terms
 from proxy.admin.lastuse import LastUse
 from proxy.admin.live import LiveCalls
 from proxy.admin.origin import OwnOrigin
@@ -219,21 +220,20 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
             (*around.observers, *seen.observers, tallies.observe, health.observe), usage, tracing
         ),
     )
-    readiness = _readiness(vault, way.cache, around)
-    ward = Ward(
-        health, readiness, way.authenticator, vault, known, clock, lambda: endpoint.in_flight
-    )
+    asked = (way.authenticator, vault, known, clock)
+    ward = Ward(health, _readiness(vault, way.cache, around), *asked, lambda: endpoint.in_flight)
     sources = _sources(way, vault, ward, tallies, around)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
-    routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward)]
+    exchange = Exchange(way.authenticator, vault, known, clock, _terms(config))
+    routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward), *exchange.routes()]
     routes += metrics_routes(sources, way.authenticator)
     routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
-    reloading.serve((*_live(endpoint, rounds, prices), *way.live, *around.live))
+    reloading.serve((*_live(endpoint, rounds, prices, exchange), *way.live, *around.live))
     lasting = (way.limits, rounds, *(one for one in (usage, tracing) if one is not None))
     changes = Changes(vault, way, reloading)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
@@ -264,9 +264,15 @@ def _administration(
     )
 
 
-def _live(endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices) -> tuple[Live, ...]:
+def _live(
+    endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices, exchange: Exchange
+) -> tuple[Live, ...]:
     return (
         Live(names("server", "cors_origins"), lambda new: endpoint.allow(_origins(new))),
+        Live(
+            names("server", "cors_origins", "short_lived_max"),
+            lambda new: exchange.become(_terms(new)),
+        ),
         Live(frozenset({"prices"}), lambda new: prices.become(_prices(new))),
         Live(names("health", "probe_every"), lambda new: rounds.become(new.health.probe_every)),
     )
@@ -274,6 +280,10 @@ def _live(endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices) -> tuple[Live
 
 def _origins(config: Config) -> frozenset[str]:
     return frozenset(config.server.cors_origins)
+
+
+def _terms(config: Config) -> Terms:
+    return Terms(_origins(config), config.server.short_lived_max)
 
 
 def _readiness(vault: Vault, cache: Cache, around: Surroundings) -> Readiness:

@@ -20,7 +20,7 @@ from proxy.destinations import (
 )
 from proxy.errors import BadCall, BadRequest, Forbidden, RelayError, Unauthorized, Unavailable
 from proxy.fields import request_fields
-from proxy.grant import Client, OwnLimits
+from proxy.grant import Allowance, Client, OwnLimits
 from proxy.leaks import holds_token
 from proxy.messages import Fields, values
 from proxy.narrowing import check_origin
@@ -28,6 +28,7 @@ from proxy.services.model import Service
 from proxy.services.slots import every_slot, query_names
 from vault import (
     Holdings,
+    Narrowing,
     Recognised,
     Token,
     VaultError,
@@ -138,8 +139,8 @@ class Authenticator:
     async def holder(self, fields: Fields) -> Token:
         """Whose token a page is asked with, whatever its role; a handed-out key is none.
 
-        Raises Unauthorized, Forbidden for a page of another origin than the token names;
-        Unavailable without a vault.
+        Raises Unauthorized; Forbidden for a short-lived one, and for a page of another origin
+        than the token names; Unavailable without a vault.
         """
         shown = _in_fields(fields, frozenset())
         text = next((one.text for one in shown if looks_like_token(one.text)), b"")
@@ -150,6 +151,8 @@ class Authenticator:
         if token is None:
             _log.info("token refused: %s", describe_token(text))  # pages are no calls
             raise Unauthorized(UNKNOWN_CALLER)
+        if token.short is not None:
+            raise Forbidden("A short-lived token is for calls alone; use the one it was made with.")
         check_origin(token.narrowing, fields)
         return token
 
@@ -187,7 +190,7 @@ class Authenticator:
             may_bring_own=decides.slot in OWN_SLOTS and not _holds_tokens(call, shown),
             good_until=inf if token.expires_at is None else token.expires_at,
             limits=_own_limits(token),
-            narrowings=(token.narrowing,) if any(token.narrowing) else (),
+            narrowings=_narrowings(token),
         )
 
     async def _by_handed_out_key(self, call: Call, shown: list[Shown]) -> Client:
@@ -240,8 +243,18 @@ def _refused(text: bytes) -> Unauthorized:
 
 
 def _own_limits(token: Token) -> OwnLimits | None:
-    own = OwnLimits(token.limits, token.upstream_limits, token.budget)
+    allowance = None
+    if token.short is not None and token.short.calls is not None:
+        until = inf if token.expires_at is None else token.expires_at
+        allowance = Allowance(token.short.serial, token.short.calls, until)
+    own = OwnLimits(token.limits, token.upstream_limits, token.budget, allowance)
     return None if own == OwnLimits() else own
+
+
+def _narrowings(token: Token) -> tuple[Narrowing, ...]:
+    """What holds of them: its own, and that of the token which a short-lived one was made with."""
+    both = (token.narrowing, token.short.narrowing) if token.short else (token.narrowing,)
+    return tuple(one for one in both if any(one))
 
 
 def _holds_tokens(call: Call, shown: list[Shown]) -> bool:

@@ -101,6 +101,10 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "the token's upstream calls of this month are used up; answers from the cache go on",
         "wait for the next month (UTC), or `keyrelay token set NAME --budget N`",
     ),
+    errors.CallsSpent: Advice(
+        "the number of calls that a short-lived token was made for is reached",
+        "make another one with `POST /tokens`",
+    ),
     errors.RequestTooSlow: Advice(
         "a header was not whole within ten seconds, or nothing of a body came for thirty",
         "send the request without long pauses; a large body may take as long as it flows",

@@ -215,6 +215,14 @@ class BudgetSpent(TooManyRequests):
     retry_helps = False
 
 
+class CallsSpent(TooManyRequests):
+    """A short-lived token has made its calls."""
+
+    code = "calls_spent"
+    title = "The calls of this short-lived token are made"
+    retry_helps = False
+
+
 class RequestTooSlow(RelayError):
     """The caller paused too long in the middle of its request (RFC 9110 section 15.5.9)."""
 

@@ -15,13 +15,22 @@ from proxy.services.model import Service
 from vault import Binding, Holdings, KeyRef, Narrowing
 
 
+class Allowance(NamedTuple):
+    """How many calls a short-lived token may make in all. `until`: Unix seconds."""
+
+    serial: str
+    calls: int
+    until: float
+
+
 class OwnLimits(NamedTuple):
     """What a token was given itself: limits of all calls and of upstream calls, as canonical text;
-    upstream calls a month."""
+    upstream calls a month; what a short-lived one may call in all."""
 
     calls: tuple[str, ...] = ()
     upstream_calls: tuple[str, ...] = ()
     budget: int | None = None
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True)

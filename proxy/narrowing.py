@@ -79,6 +79,18 @@ def narrowing_of(said: Narrowing) -> Narrowing:
     return Narrowing(*(canonical(*pair) for pair in zip(Narrowing._fields, said, strict=True)))
 
 
+def wider(own: Narrowing, wanted: Narrowing) -> str:
+    """The member in which something is wanted that is not within one's own; empty: none."""
+    for member, has, wants in zip(Narrowing._fields, own, wanted, strict=True):
+        if member == "paths":
+            outside = has and any(not any(below(one, path) for one in has) for path in wants)
+        else:
+            outside = has and not set(wants) <= set(has)
+        if outside:
+            return member
+    return ""
+
+
 def check_origin(narrowing: Narrowing, fields: Fields) -> None:
     """Raises Forbidden for a request that no listed page sends."""
     if narrowing.origins:

@@ -22,6 +22,7 @@ or, as the base URL of an SDK:  /proxy/<service>/<path>
 /health/live   whether this process answers
 /health/ready  whether it can do its work
 /health        how the services fare (with a token)
+/tokens        for a token a narrower one of minutes, to be given to a page (POST)
 /usage         what a token has used (with that token)
 /metrics       for Prometheus (with a token that may read)
 /admin         for people: calls, keys, tokens, backends (with an admin's token)

@@ -28,18 +28,20 @@ from vault.records import (
     KeyRef,
     Narrowing,
     NewKey,
+    NewShortLived,
     NewToken,
     Outcome,
     Purge,
     Recognised,
     Restored,
     Rotation,
+    ShortLived,
     Token,
     TokenChange,
 )
 from vault.restoring import restore_vault
 from vault.secret import Credential, Secret
-from vault.tokens import describe as describe_token
+from vault.shortlived import describe as describe_token
 from vault.tokens import looks_like_token
 from vault.vault import Hasher, Hashing, Sealer, Vault
 
@@ -65,6 +67,7 @@ __all__ = [
     "MasterKeyMissing",
     "Narrowing",
     "NewKey",
+    "NewShortLived",
     "NewToken",
     "NotThere",
     "Outcome",
@@ -76,6 +79,7 @@ __all__ = [
     "SchemaTooNew",
     "Sealer",
     "Secret",
+    "ShortLived",
     "StoreUnavailable",
     "Token",
     "TokenChange",

@@ -70,11 +70,34 @@ EVERY_CALL: Final = Narrowing()
 
 
 @dataclass(frozen=True, slots=True)
+class ShortLived:
+    """What a short-lived token has beside what its parent has: both narrowings hold.
+
+    `serial`: what it is counted by; `calls`: how many it may make in all, None: no such bound.
+    """
+
+    serial: str
+    narrowing: Narrowing = EVERY_CALL
+    calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewShortLived:
+    """A short-lived token to issue; `services` None: all of its parent's."""
+
+    expires_at: float
+    services: frozenset[str] | None = None
+    narrowing: Narrowing = EVERY_CALL
+    calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A platform token, without its secret. `services` None: every service of its tenant.
 
     `limits` of all its calls and `upstream_limits` of those that go to an upstream: as text that
     whoever counts has made canonical; empty: none of its own. `budget`: upstream calls a month.
+    `short`: this is a short-lived token, by the name and id of the one that it was made with.
     """
 
     id: str
@@ -90,6 +113,7 @@ class Token:
     upstream_limits: tuple[str, ...] = ()
     budget: int | None = None
     narrowing: Narrowing = EVERY_CALL
+    short: ShortLived | None = None
 
 
 @dataclass(frozen=True, slots=True)

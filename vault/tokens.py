@@ -68,6 +68,16 @@ def parse(text: bytes) -> ParsedToken | Malformed:
     return ParsedToken(shape["id"].decode(), _digest(text))
 
 
+def checked(body: bytes) -> bytes:
+    """A body with its checksum behind it."""
+    return body + _checksum(body).encode()
+
+
+def checks(text: bytes) -> bool:
+    """Whether a text ends with the checksum of what stands before."""
+    return checked(text[:-_CHECKSUM_LENGTH]) == text
+
+
 def looks_like_token(text: bytes) -> bool:
     """Whether this is meant as a platform token, right or wrong."""
     return text.startswith(PREFIX)
@@ -76,14 +86,6 @@ def looks_like_token(text: bytes) -> bool:
 def matches(presented: bytes, stored: bytes) -> bool:
     """Compares two digests, bytes with bytes, in constant time."""
     return hmac.compare_digest(presented, stored)
-
-
-def describe(text: bytes) -> str:
-    """For the log of a refusal: a typo, or a good form that nobody was given. Never the text."""
-    parsed = parse(text)
-    if isinstance(parsed, Malformed):
-        return parsed.value
-    return f"a well formed token with id {parsed.id}: unknown, revoked, expired or forged"
 
 
 def _random(length: int) -> str:

@@ -24,6 +24,7 @@ from vault.records import (
     KeyRecord,
     KeyRef,
     NewKey,
+    NewShortLived,
     NewToken,
     Purge,
     Recognised,
@@ -34,6 +35,7 @@ from vault.records import (
 from vault.rotation import Rotating
 from vault.sealing import KeyedHasher, KeyedSealer
 from vault.secret import Credential, Secret
+from vault.shortlived import ShortLiving
 from vault.tenants import Tenants
 
 __all__ = ["Clock", "Hasher", "Hashing", "Sealer", "Vault"]
@@ -90,6 +92,7 @@ class Vault:
         self._core = core
         self._keys = Keys(core)
         self._tokens = Issued(core)
+        self._short_lived = ShortLiving(core, self._tokens)
         self._places = Places(core)
         self._tenants = Tenants(core)
         self._importing = Importing(core, self._keys)
@@ -164,7 +167,14 @@ class Vault:
 
     async def verify_token(self, text: bytes) -> Token | None:
         """The token that a caller presents; None for every reason, with the same work."""
-        return await self._tokens.verify(text)
+        return await self._tokens.verify(text) or await self._short_lived.verify(text)
+
+    async def issue_short_lived(self, parent: Token, new: NewShortLived) -> tuple[Token, str]:
+        """A narrower token for a while, of which nothing is stored, and its text. Raises Invalid.
+
+        One with a number of calls ends with this run of the server, which counts them.
+        """
+        return await self._short_lived.issue(parent, new)
 
     async def good_token(self, token_id: str) -> Token | None:
         """The token of an id that was verified before, as it is now; None once it is over."""

@@ -14,12 +14,38 @@ function callUrl() {
   return `${field("relay").value}/proxy?${query}`;
 }
 
-function callOptions() {
+let shortLived = { asked: "", token: "", until: 0 };
+
+/**
+ * A token of five minutes, for this call from this page and no other. In an application your own server asks for it,
+ * so that the platform token never comes near a browser; the request is the same.
+ */
+async function shortLivedToken(method) {
+  const { hostname, pathname } = new URL(field("server").value);
+  const asked = {
+    seconds: 300, hosts: [hostname], paths: [pathname], methods: [method], origins: [location.origin],
+  };
+  if (field("service").value) asked.services = [field("service").value];
+  const mine = JSON.stringify([field("relay").value, field("token").value, asked]);
+  if (shortLived.asked === mine && Date.now() < shortLived.until) return shortLived.token;
+  const response = await fetch(`${field("relay").value}/tokens`, {
+    method: "POST",
+    headers: { "Authorization": `Bearer ${field("token").value}`, "Content-Type": "application/json" },
+    body: JSON.stringify(asked),
+  });
+  if (!response.ok) throw response;
+  const { token, seconds } = await response.json();
+  shortLived = { asked: mine, token, until: Date.now() + (seconds - 10) * 1000 };
+  return token;
+}
+
+async function callOptions() {
   const headers = {};
-  if (field("token").value) headers.Authorization = `Bearer ${field("token").value}`;
+  const method = field("body").value ? "POST" : "GET";
+  if (field("token").value) headers.Authorization = `Bearer ${await shortLivedToken(method)}`;
   if (!field("body").value) return { headers };
   headers["Content-Type"] = "application/json";
-  return { method: "POST", headers, body: field("body").value };
+  return { method, headers, body: field("body").value };
 }
 
 /** One sentence about a failed answer; keyrelay's own errors carry Proxy-Status and a `detail`. */
@@ -34,15 +60,15 @@ async function call() {
   for (const id of ["error", "status", "answer"]) show(id);
   let response;
   try {
-    response = await fetch(callUrl(), callOptions());
-  } catch {
+    response = await fetch(callUrl(), await callOptions()).catch(() => null);
+  } catch (refused) {
+    response = refused instanceof Response ? refused : null;
+  }
+  for (const name of ["cache-status", "age", "x-request-id"]) show(name, response?.headers.get(name));
+  if (!response) {
     show("error", "No answer for this page. Does keyrelay run, and is this origin "
       + `(${location.origin}) listed in server.cors_origins?`);
     return;
-  } finally {
-    for (const name of ["cache-status", "age", "x-request-id"]) {
-      show(name, response?.headers.get(name));
-    }
   }
   show("status", response.status);
   if (response.ok) show("answer", await response.text());

@@ -200,6 +200,23 @@ class LimitsAsked(Asked):
         return change
 
 
+class ShortLivedAsked(Asked):
+    """A short-lived token: for `seconds`, for `calls` in all, and for what else is named."""
+
+    seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    services: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
+    hosts: Bounds = Field(default_factory=list)
+    paths: Bounds = Field(default_factory=list)
+    methods: Bounds = Field(default_factory=list)
+    origins: Bounds = Field(default_factory=list)
+    calls: Annotated[int, Field(ge=1, le=10**9)] | None = None
+
+    @property
+    def narrowing(self) -> Narrowing:
+        """As it was said, not yet canonical."""
+        return Narrowing(*(tuple(getattr(self, name)) for name in Narrowing._fields))
+
+
 class TokenChangeAsked(LimitsAsked):
     """What is to be different about a token; what is not named stays."""
 

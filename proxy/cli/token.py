@@ -71,7 +71,10 @@ class Other:
 
 @click.group(cls=Group)
 def token() -> None:
-    """Issue, list, change and revoke platform tokens."""
+    """Issue, list, change and revoke platform tokens.
+
+    For a page in a browser make a short-lived one of them: POST /tokens on the server.
+    """
 
 
 @token.command()

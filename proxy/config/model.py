@@ -131,6 +131,13 @@ def _grace(value: object) -> float:
     return seconds
 
 
+def _a_day_at_most(value: object) -> float:
+    seconds = parse_seconds(value)
+    if not 1 <= seconds <= 86_400:
+        raise ValueError("expected from 1s to 24h: what is good for longer is a token to issue")
+    return seconds
+
+
 def _field_name(text: str) -> str:
     if _FIELD_NAME.fullmatch(text):
         return text
@@ -170,6 +177,7 @@ class Server(Section):
     port: Annotated[StrictInt, Field(ge=0, le=65535)] = 8000
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
     cors_origins: tuple[Origin, ...] = ()
+    short_lived_max: Annotated[float, BeforeValidator(_a_day_at_most)] = 3600.0
     accept_handed_out: StrictBool = True
     handed_out_grace: Annotated[float, BeforeValidator(_grace)] = 3600.0
     upstream_ca: Annotated[Path, AfterValidator(_file)] | None = None

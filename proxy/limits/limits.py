@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from proxy.clock import Clock
 from proxy.errors import TooManyRequests
 from proxy.grant import Grant
+from proxy.limits.allowances import Allowances
 from proxy.limits.budgets import Budgets
 from proxy.limits.rules import Plan, Rule, Who, Window, plan, who
 from proxy.limits.standing import Standing, fields, spent, too_many
@@ -34,6 +35,7 @@ class Limits:
         self._clock = clock
         self._plans: dict[Who, Plan] = {}
         self._opened: Limiter | None = None
+        self._allowances = Allowances(clock)
 
     async def start(self) -> None:
         """Takes up this month's counts."""
@@ -56,9 +58,13 @@ class Limits:
         if found is None:
             return
         account.limited = Tally(self, found)
+        if found.allowance is not None:
+            self._allowances.take(found.allowance)
         if found.calls:
             taken, states = await self._limiter.take(found.calls)
             if not taken:
+                if found.allowance is not None:
+                    self._allowances.give_back(found.allowance)
                 raise _refusal(found.calls, states)
 
     def plan(self, grant: Grant) -> Plan | None:
@@ -98,7 +104,11 @@ class Limits:
         if found.budget is not None:
             left = max(0, found.budget - self._budgets.spent(found.subject))
             standings.append(Standing("budget", found.budget, left, self._budgets.left()))
-        return fields(found, standings, self._clock.now())
+        now, allowance = self._clock.now(), found.allowance
+        if allowance is not None:
+            left = self._allowances.left(allowance)
+            standings.append(Standing("short-lived", allowance.calls, left, allowance.until - now))
+        return fields(found, standings, now)
 
     @property
     def _limiter(self) -> Limiter:

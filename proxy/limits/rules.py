@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from proxy.grant import Grant, OwnLimits
+from proxy.grant import Allowance, Grant, OwnLimits
 from proxy.limits.grammar import Limit, Rate, parse_limit
 
 EVERY: Final = "*"
@@ -57,6 +57,7 @@ class Plan(NamedTuple):
     subject: str
     budget: int | None
     policies: bytes
+    allowance: Allowance | None = None
 
     @property
     def limits_upstream(self) -> bool:
@@ -66,7 +67,7 @@ class Plan(NamedTuple):
     @property
     def limits(self) -> bool:
         """Whether anything is said at all."""
-        return bool(self.calls) or self.limits_upstream
+        return bool(self.calls) or self.limits_upstream or self.allowance is not None
 
 
 class Who(NamedTuple):
@@ -103,7 +104,9 @@ def plan(whose: Who, rules: Iterable[Rule]) -> Plan:
     upstream = tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants))
     policies = [f'"{one.policy}";q={one.amount};w={one.seconds}' for one in (*calls, *upstream)]
     policies += [] if budget is None else [f'"budget";q={budget}']
-    return Plan(calls, upstream, whose.subject, budget, ", ".join(policies).encode())
+    policies += [] if own.allowance is None else [f'"short-lived";q={own.allowance.calls}']
+    told = ", ".join(policies).encode()
+    return Plan(calls, upstream, whose.subject, budget, told, own.allowance)
 
 
 def _of_token(whose: Who, rules: Iterable[Rule]) -> list[Rule]:

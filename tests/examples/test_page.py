@@ -117,15 +117,41 @@ async def test_preflight_is_answered_without_a_token_and_never_forwarded(tmp_pat
     async with scene(tmp_path / "data") as opened:
         assert (await opened.click()).status == "200"
         async with asyncio.timeout(10):
-            while not opened.preflights:
+            while len(opened.preflights) < 2:
                 await asyncio.sleep(0.01)
-        [preflight] = opened.preflights
-        assert "authorization" not in preflight
-        assert preflight["access-control-request-headers"] == "authorization,content-type"
+        for preflight in opened.preflights:  # of the exchange, then of the call
+            assert "authorization" not in preflight
+            assert preflight["access-control-request-headers"] == "authorization,content-type"
         assert [one.method for one in opened.openai.requests] == ["POST"]
         seen = opened.openai.last
         assert seen.header("origin") is None and seen.header("referer") is None
         assert [name for name, _ in seen.headers if name.lower().startswith("sec-")] == []
+
+
+async def test_page_calls_with_a_token_of_minutes(tmp_path: Path) -> None:
+    """For its own origin, this host, path and method; asked for once, not the platform token."""
+    async with scene(tmp_path / "data") as opened:
+        bearers: list[tuple[str, str]] = []
+        opened.page.on(
+            "request",
+            lambda one: bearers.append((one.url, one.headers.get("authorization", ""))),
+        )
+        assert (await opened.click()).status == "200"
+        assert (await opened.click()).status == "200"
+        exchange, *calls = bearers
+        assert exchange == (f"{opened.relay.url}/tokens", f"Bearer {opened.relay.token}")
+        assert len(calls) == 2
+        [bearer] = {bearer for _, bearer in calls}
+        short = bearer.removeprefix("Bearer ")
+        assert short.startswith("kr_") and short != opened.relay.token
+        async with httpx.AsyncClient() as client:
+            asked = {"server": f"{opened.openai.url}/v1/chat/completions", "service": "openai"}
+            elsewhere = await client.post(
+                f"{opened.relay.url}/proxy",
+                params=asked,
+                headers={"Authorization": bearer, "Origin": "https://evil.example"},
+            )
+            assert elsewhere.status_code == 403
 
 
 async def test_page_reads_our_errors(tmp_path: Path) -> None:

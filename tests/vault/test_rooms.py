@@ -17,7 +17,7 @@ FLOORS = (
     {"datakeys"},
     {"core"},
     {"freshness", "keys", "issued", "places"},
-    {"tenants", "importing", "declaring", "rotation", "backup"},
+    {"shortlived", "tenants", "importing", "declaring", "rotation", "backup"},
     {"vault"},
     {"opening", "restoring"},
 )
