@@ -110,7 +110,9 @@ def test_request_fields_are_a_clean_part_of_what_came(fields: Fields, named: lis
     b" x-accel-redirect x-accel-buffering x-sendfile clear-site-data public-key-pins"
     b" public-key-pins-report-only report-to reporting-endpoints nel refresh x-relay-request-id"
     b" service-worker-allowed no-vary-search content-security-policy-report-only accept-ch"
-    b" x-content-type-options sec-session-registration".split(),
+    b" x-content-type-options sec-session-registration critical-ch expect-ct origin-agent-cluster"
+    b" set-login use-as-dictionary x-lighttpd-send-file x-litespeed-location x-reproxy-url"
+    b" x-sendfile2 attribution-reporting-register-source".split(),
 )
 def test_response_field_stays_here(name: bytes) -> None:
     """What acts on our origin, on a server before us, or on one connection."""
@@ -151,6 +153,11 @@ INERT = [
     b"audio/mpeg",
     b"video/mp4",
     b"application/x-ndjson",
+    *b"application/ndjson application/jsonl application/json-seq application/javascript".split(),
+    *b"application/jwt application/gzip application/zip application/x-www-form-urlencoded".split(),
+    *b"application/x-protobuf application/protobuf application/grpc application/cbor".split(),
+    *b"application/msgpack application/x-msgpack application/yaml text/csv text/markdown".split(),
+    *b"text/css text/javascript font/woff2 model/gltf-binary".split(),
 ]
 RENDERED = [
     b"text/html",
