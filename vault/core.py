@@ -106,14 +106,9 @@ class Core:
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Change]:
         """One transaction: durable and counted when it ends, the look-ups forgotten."""
-        moment = self._moment
         try:
             async with self.store.writing() as connection:
-                state = await bump(connection)
-                if moment.hasher is not None:
-                    self._judge(moment.hasher, State(state.generation - 1, state.seal))
-                    state = State(state.generation, mark(moment.hasher, state.generation))
-                    await write_state(connection, state)
+                state = await self._count(connection)
                 yield Change(connection, self.clock.now(), self.actor)
             await self._note(state)
         finally:
@@ -129,6 +124,19 @@ class Core:
             yield Change(connection, self.clock.now(), self.actor)
         self._moment.generation = generation
         self.forget()
+
+    async def _count(self, connection: AsyncConnection) -> State:
+        """Counts one change: judges the number before it, and seals its own."""
+        state, hasher = await bump(connection), self._moment.hasher
+        if hasher is None and state.seal is not None:  # another process has just made this vault
+            key = await self.data_keys.stored(connection, FINGERPRINTS)
+            hasher = KeyedHasher(key) if key is not None else None
+        if hasher is None:
+            return state
+        self._judge(hasher, State(state.generation - 1, state.seal))
+        state = State(state.generation, mark(hasher, state.generation))
+        await write_state(connection, state)
+        return state
 
     async def _note(self, state: State) -> None:
         self._moment.generation = max(self._moment.generation, state.generation)

@@ -57,11 +57,15 @@ class DataKeys:
 
         Not remembered here: the transaction may still fail.
         """
+        stored = await self.stored(change.connection, purpose)
+        return stored if stored is not None else await self.make(change, purpose)
+
+    async def stored(self, connection: AsyncConnection, purpose: str) -> DataKey | None:
+        """The current key of a purpose as a transaction sees it, or None."""
         newest = select(DATA_KEYS).where(DATA_KEYS.c.purpose == purpose)
-        row = (
-            await change.connection.execute(newest.order_by(DATA_KEYS.c.number.desc()).limit(1))
-        ).first()
-        return self._unwrapped(row) if row is not None else await self.make(change, purpose)
+        found = await connection.execute(newest.order_by(DATA_KEYS.c.number.desc()).limit(1))
+        row = found.first()
+        return self._unwrapped(row) if row is not None else None
 
     async def make(self, change: Change, purpose: str) -> DataKey:
         """A new data key, from now on the current one of its purpose."""
