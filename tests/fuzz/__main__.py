@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.corpus import FOLDER, seeds
+from tests.fuzz.corpus import FOLDER, seeds, words
 from tests.fuzz.targets import TARGETS
 
 _ROOT: Final = Path(__file__).parent.parent.parent
@@ -25,9 +25,9 @@ _INPUTS: Final = re.compile(r"stat::number_of_executed_units: *([0-9]+)")
 _REACHED: Final = re.compile(r"cov: ([0-9]+) ft: [0-9]+ corp: ([0-9]+)/")
 
 
-def main(words: list[str]) -> int:
+def main(given: list[str]) -> int:
     """1 where a rule was broken."""
-    seconds, names = int(words[0]), words[1:] or list(TARGETS)
+    seconds, names = int(given[0]), given[1:] or list(TARGETS)
     print(f"{'target':12} {'inputs':>10} {'branches':>9} {'kept':>6}  found")
     return 1 if sum([_fuzz(name, seconds) for name in names]) else 0
 
@@ -39,8 +39,11 @@ def _fuzz(name: str, seconds: int) -> bool:
     for seed in seeds(name):
         (kept / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
     before = set(found.iterdir())
+    dictionary = _BUILD / f"{name}.words"
+    dictionary.write_text("".join(map(_quoted, words(name))))
     options = [f"-max_total_time={seconds}", f"-max_len={_LONGEST.get(name, 600)}", "-timeout=10"]
     options += ["-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={found}/"]
+    options += [f"-dict={dictionary}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.guided", name, str(kept), *options],
         cwd=_ROOT,
@@ -54,6 +57,11 @@ def _fuzz(name: str, seconds: int) -> bool:
     if done.returncode:
         print(done.stderr[-500:], done.stdout[-3000:], sep="\n")
     return bool(done.returncode)
+
+
+def _quoted(word: str) -> str:
+    """A line of a dictionary of libFuzzer's."""
+    return '"' + "".join(f"\\x{octet:02x}" for octet in word.encode()) + '"\n'
 
 
 def _report(name: str, log: str, found: str) -> None:
