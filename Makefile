@@ -13,6 +13,7 @@ test: .venv/test
 # What the suite does in short, at full length: minutes.
 attack: .venv/test
 	@$(BIN)/python -m tests.attack.vault
+	@$(BIN)/python -m tests.attack.rotation
 	@$(BIN)/python -m tests.attack.upstreams
 
 # The rooms where secrets and parsers live: every line and branch.

@@ -1,4 +1,5 @@
-"""Where the master keys come from: an outside file, the environment, or master.key in the data."""
+"""Where the master keys come from: an outside file, the environment, a systemd credential, or
+master.key in the data directory."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ from vault.keyring import MasterKey, MasterKeys, words_of_file, words_of_variabl
 
 FILE_VARIABLE: Final = "KEYRELAY_MASTER_KEY_FILE"
 VARIABLE: Final = "KEYRELAY_MASTER_KEY"
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+CREDENTIAL: Final = "keyrelay-master-key"
 FILE_NAME: Final = "master.key"
 _LARGEST: Final = 65536
 
-Kind = Literal["data file", "outside file", "environment"]
+Kind = Literal["data file", "outside file", "environment", "credential"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,16 @@ class MasterKeySource:
 
     @classmethod
     def find(cls, data: Path, environ: Mapping[str, str]) -> MasterKeySource:
-        """The outside file, else the environment, else master.key in the data directory."""
+        """The outside file, else the environment, else the credential that systemd hands over,
+        else master.key in the data directory."""
         if FILE_VARIABLE in environ:
             return cls("outside file", data, Path(environ[FILE_VARIABLE]), environ)
-        kind: Kind = "environment" if VARIABLE in environ else "data file"
-        return cls(kind, data, data / FILE_NAME, environ)
+        if VARIABLE in environ:
+            return cls("environment", data, data / FILE_NAME, environ)
+        credential = Path(environ.get(CREDENTIALS_VARIABLE) or "/nonexistent") / CREDENTIAL
+        if credential.exists():
+            return cls("credential", data, credential, environ)
+        return cls("data file", data, data / FILE_NAME, environ)
 
     @property
     def ours(self) -> bool:
@@ -52,6 +60,8 @@ class MasterKeySource:
         """The source as a message names it."""
         if self.kind == "environment":
             return VARIABLE
+        if self.kind == "credential":
+            return f"the systemd credential {CREDENTIAL}"
         return str(self.path) if self.ours else f"{self.path} ({FILE_VARIABLE})"
 
     def present(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attack import rows
+from tests.attack import rotation, rows
 from tests.attack.rows import Siege
 from tests.attack.vault import ACTS, besiege
 from tests.vault.words import named
@@ -45,3 +45,10 @@ async def test_a_list_shows_a_row_with_odd_values(data) -> None:
         siege.intruder.put("key_versions", 1, column, 2**62)
     assert {key.ref for key in await siege.vault.list_keys()} == before == set(siege.known)
     await siege.end()
+
+
+async def test_a_rotation_that_is_killed_loses_no_key() -> None:
+    """At a few random moments, over enough keys for several batches; then it resumes."""
+    figures = await rotation.run(kills=5, keys=450, longest=0.4)
+    assert (figures.kills, figures.unread, figures.left) == (5, 0, 0)
+    assert figures.asked == 5 * 50 + 450

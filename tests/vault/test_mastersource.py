@@ -137,3 +137,20 @@ def test_what_cannot_be_read_is_named(data: Path, tmp_path: Path) -> None:
         ours.read()
     with pytest.raises(MasterKeyMissing, match=r"the data directory .* can't be read"):
         MasterKeySource.find(tmp_path / "nowhere", {}).read()
+
+
+def test_a_credential_of_systemd_comes_before_our_file(data: Path, tmp_path: Path) -> None:
+    """Where systemd hands one over; not in the place of what somebody named."""
+    ours = MasterKeySource.find(data, {}).create().current.id
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    (tmp_path / "credentials").mkdir()
+    assert MasterKeySource.find(data, environ).read().current.id == ours
+    credential = tmp_path / "credentials/keyrelay-master-key"
+    credential.write_text(f"{KEY.text()}\n{OTHER.text()}\n")
+    credential.chmod(0o440)
+    source = MasterKeySource.find(data, environ)
+    assert (source.read().current.id, source.ours) == (KEY.id, False)
+    assert [key.id for key in source.read().retired] == [OTHER.id]
+    assert source.described == "the systemd credential keyrelay-master-key"
+    named = {**environ, "KEYRELAY_MASTER_KEY": OTHER.text()}
+    assert MasterKeySource.find(data, named).read().current.id == OTHER.id
