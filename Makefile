@@ -15,6 +15,7 @@ attack: .venv/test
 	@$(BIN)/python -m tests.attack.vault
 	@$(BIN)/python -m tests.attack.rotation
 	@$(BIN)/python -m tests.attack.upstreams
+	@$(BIN)/python -m tests.attack.timing
 
 # The rooms where secrets and parsers live: every line and branch.
 coverage: .venv/test

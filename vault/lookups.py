@@ -13,6 +13,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _TOKENS: Final = 65536
+_REFUSED: Final = 16384
 _TENANTS: Final = 8192
 _OPENED: Final = 8192
 _RECOGNISED: Final = 16384
@@ -52,11 +53,13 @@ class Lookups:
     it.
     """
 
-    __slots__ = ("holdings", "opened", "purges", "recognised", "tokens")
+    __slots__ = ("holdings", "opened", "purges", "recognised", "refused", "tokens")
 
     def __init__(self) -> None:
         # A token's digest beside it; an id that nobody has is remembered with None for the token.
         self.tokens: Bounded[str, tuple[Token | None, bytes]] = Bounded(_TOKENS)
+        # Digests of texts that are no token, whether somebody has their id or not.
+        self.refused: Bounded[bytes, bool] = Bounded(_REFUSED)
         self.holdings: Bounded[str, Holdings] = Bounded(_TENANTS)
         self.opened: Bounded[tuple[str, str, str, int], Credential] = Bounded(_OPENED)
         self.recognised: Bounded[bytes, tuple[Recognised, ...]] = Bounded(_RECOGNISED)
