@@ -16,7 +16,7 @@ from proxy.door import OPEN_WIDE, Door
 from proxy.errors import BadRequest, HeaderTooLarge, RelayError, RequestTooSlow
 from proxy.framing import MAX_FIELDS, MAX_HEADER, MAX_TARGET, check_framing, too_large
 from proxy.messages import Fields, values
-from proxy.patience import Patience, Phase, Waits
+from proxy.patience import Outgoing, Patience, Phase, Waits
 from proxy.refusal import crowded, refuse_crowd, whole_response
 
 MAX_PIPELINED = 8
@@ -44,6 +44,7 @@ class RelayProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._door = door or Door(OPEN_WIDE, SystemClock())
         self.counted: str | None = None  # what this connection counts as, once it is let in
+        self.outgoing: Outgoing | None = None  # where it is more than the transport
         self._speaks_for_others = False
         self.refusal: RelayError | None = None
         self._waits = waits
@@ -222,7 +223,8 @@ class RelayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller has come; its first header is due."""
         super().connection_made(transport)
-        self._patience = Patience(self._waits, transport, self._late, self._excused)
+        self.outgoing = self.outgoing or transport
+        self._patience = Patience(self._waits, self.outgoing, self._late, self._excused)
         self._patience.header()
         peer = self.client[0] if self.client else ""
         if self.counted is None:
@@ -337,11 +339,13 @@ class RelayProtocol(HttpToolsProtocol):
     def _finish(self, listening: bool) -> None:
         """Ends the connection. One that is still `listening` to a caller is not closed under its
         octets, since the reset that answers those can take our last words with it (RFC 9112 section
-        9.6): they are read, and heard no more."""
-        if listening and self.transport.can_write_eof() and not self.transport.is_closing():
+        9.6): they are read, and heard no more. TLS has no half of a connection to end."""
+        ends = self.transport.can_write_eof()
+        if listening and (ends or self.scheme == "https") and not self.transport.is_closing():
             self.is_deaf = True
             self.flow.resume_reading()
-            self.transport.write_eof()
+            if ends:
+                self.transport.write_eof()
         else:
             self.transport.close()
         self._patience.closing()

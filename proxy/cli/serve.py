@@ -19,15 +19,17 @@ from typing import Any
 
 import click
 import uvloop
+from starlette.types import ASGIApp
 
 from proxy import demo
 from proxy.app import Relay, Surroundings, assemble
 from proxy.cache.entry import SchemaTooNew
+from proxy.certificate import Certificate, CertificateError, Pair
 from proxy.cli.commands import Command, accept_rollback_option
 from proxy.cli.desk import Desk
 from proxy.cli.doors import Doors, take_handles
 from proxy.cli.failures import Failed
-from proxy.cli.server import BACKLOG, Server
+from proxy.cli.server import BACKLOG, WAITS, Server
 from proxy.cli.session import with_desk
 from proxy.cli.watching import ConfigFiles
 from proxy.config import (
@@ -37,9 +39,11 @@ from proxy.config import (
     read_imported_services,
     write_imported_services,
 )
+from proxy.door import Door
 from proxy.logs import Log, LogSettings, logging_to
 from proxy.reload import Files, Live, NoFiles, names
 from proxy.services import load_services
+from proxy.threshold import Agreements
 from proxy.usage import UsageTooNew
 from vault import Vault, open_vault
 
@@ -47,6 +51,13 @@ COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
 LOOPBACK_REACHES = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
 _DEMO_PORT = 8001
+_FILE = click.Path(path_type=Path)
+PLAIN = frozenset({"metrics"})
+"""Listeners without TLS whatever the others speak: for a scraper nearby."""
+
+LOOK_SECONDS = 0.5
+"""How often the certificate's files are looked at."""
+
 STANDARD_ERROR = 2
 APART_GRACE_SECONDS = 1.0
 """What has a listener of its own answers at once; who reads no further keeps nobody waiting."""
@@ -55,35 +66,61 @@ APART_GRACE_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a server stands on: where it listens, what else listens `apart`, its log, the files of
-    its configuration, and how many it lets in."""
+    its configuration, how many it lets in, and the certificate if it speaks TLS."""
 
     listener: socket.socket
     log: Log
     apart: Mapping[str, socket.socket]
     files: Files
     doors: Doors
+    certificate: Certificate | None
 
     def words(self, data: str) -> str:
         """Where the server is found."""
-        apart = [f"{name} on {_url(one)}/{name}" for name, one in self.apart.items()]
-        return ", ".join([f"keyrelay listens on {_url(self.listener)}", *apart, data])
+        apart = [f"{name} on {self.url(one, name)}/{name}" for name, one in self.apart.items()]
+        return ", ".join([f"keyrelay listens on {self.url(self.listener)}", *apart, data])
+
+    def url(self, listener: socket.socket, name: str = "") -> str:
+        """Where one of its listeners is found."""
+        return _url(listener, "https" if self._speaks_tls(name) else "http")
+
+    def _speaks_tls(self, name: str) -> bool:
+        return self.certificate is not None and name not in PLAIN
+
+    def server(self, app: ASGIApp, grace: float, name: str = "") -> Server:
+        """For callers, or by the name of what listens apart."""
+        listener = self.apart[name] if name else self.listener
+        door = self.doors.another() if name else self.doors.callers
+        return Server(app, listener, grace=grace, entrance=self._entrance(door, name))
+
+    def _entrance(self, door: Door, name: str) -> Door | Agreements:
+        certificate = self.certificate
+        if certificate is None or not self._speaks_tls(name):
+            return door
+        return Agreements(lambda: certificate.context, door, WAITS.header)
 
 
 @click.command(cls=Command)
 @click.option("--host", help="address to listen on (default: server.host, 127.0.0.1)")
 @click.option("--port", type=click.IntRange(0, 65535), help="port (default: server.port, 8000)")
+@click.option("--tls-cert", type=_FILE, help="speak TLS, with this certificate (PEM)")
+@click.option("--tls-key", type=_FILE, help="the certificate's key (PEM)")
 @click.option("--demo", "with_demo", is_flag=True, help="bring an example backend and a token")
 @accept_rollback_option
 @with_desk
-def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> None:
+def serve(desk: Desk, /, with_demo: bool, **given: Any) -> None:
     """Run the proxy; the first start makes what `init` makes."""
     _fill_standard_streams()
+    said = _Said(**given)
+    said.check(with_demo)
     bare = with_demo and desk.config_option is None
     files = NoFiles() if with_demo else ConfigFiles(desk)
     if with_demo:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it ends with its terminal
     config = Config() if bare else desk.config("resolve")
-    listener = _listen(host or config.server.host, config.server.port if port is None else port)
+    certificate = _certificate(said, config)
+    port = config.server.port if said.port is None else said.port
+    listener = _listen(said.host or config.server.host, port)
     settings = _log_settings(desk, config)
     with (
         contextlib.closing(listener),
@@ -92,8 +129,37 @@ def serve(desk: Desk, host: str | None, port: int | None, with_demo: bool) -> No
     ):
         run = _demo if with_demo else _production
         doors = Doors(config, desk.clock, take_handles())
-        cut = _run(run(desk, config, Ground(listener, log, apart, files, doors)))
+        cut = _run(run(desk, config, Ground(listener, log, apart, files, doors, certificate)))
     _say(f"keyrelay has stopped; {_calls(cut)} cut" if cut else "keyrelay has stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Options that stand above the configuration."""
+
+    host: str | None
+    port: int | None
+    tls_cert: Path | None
+    tls_key: Path | None
+
+    def check(self, with_demo: bool) -> None:
+        """Raises UsageError."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise click.UsageError("--tls-cert and --tls-key belong together")
+        if with_demo and self.tls_cert is not None:
+            raise click.UsageError("--demo speaks plain HTTP; leave --tls-cert and --tls-key out")
+
+
+def _certificate(said: _Said, config: Config) -> Certificate | None:
+    chain, key = said.tls_cert, said.tls_key
+    if chain is None:
+        chain, key = config.server.tls_cert, config.server.tls_key
+    if chain is None or key is None:
+        return None
+    try:
+        return Certificate(Pair(chain, key))
+    except CertificateError as error:
+        raise Failed(str(error)) from error
 
 
 def _calls(count: int) -> str:
@@ -129,7 +195,7 @@ async def _production(desk: Desk, config: Config, ground: Ground) -> int:
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
         app = await assemble(config, services, vault, _around(desk, ground))
-        server = _server(app, config, ground)
+        server = ground.server(app, config.server.shutdown_grace)
         return await _serve(app, server, ground, ground.words(f"data in {desk.data}"))
 
 
@@ -152,10 +218,10 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
             (desk.data / "demo-token").write_text(ready.token + "\n")
             app = await assemble(config, services, vault, _around(desk, ground))
             backend = Server(demo.backend(), backend_listener)
-            commands = demo.commands(ready, _url(ground.listener), desk.clock.now())
+            commands = demo.commands(ready, ground.url(ground.listener), desk.clock.now())
             words = ground.words(f"demo data in {desk.data}")
             async with backend.running():
-                server = _server(app, config, ground)
+                server = ground.server(app, config.server.shutdown_grace)
                 return await _serve(app, server, ground, f"{words}\n\n{commands}\n")
 
 
@@ -172,11 +238,6 @@ def _alone(data: Path) -> Iterator[None]:
                 f"a demo runs on {data} already; stop it, or name another --data"
             ) from None
         yield
-
-
-def _server(app: Relay, config: Config, ground: Ground) -> Server:
-    grace = config.server.shutdown_grace
-    return Server(app, ground.listener, grace=grace, door=ground.doors.callers)
 
 
 @contextlib.asynccontextmanager
@@ -258,23 +319,38 @@ async def _demo_listener(vault: Vault) -> socket.socket:
     raise Failed("no free port for the example backend")
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str = "http") -> str:
     host, port = listener.getsockname()[:2]
     if ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextlib.asynccontextmanager
 async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
     """Serves what has a listener of its own as long as the context lasts."""
     async with contextlib.AsyncExitStack() as stack:
-        for name, listener in ground.apart.items():
-            server = Server(
-                app.apart[name], listener, grace=APART_GRACE_SECONDS, door=ground.doors.another()
-            )
+        for name in ground.apart:
+            server = ground.server(app.apart[name], APART_GRACE_SECONDS, name)
             await stack.enter_async_context(server.running())
         yield
+
+
+@contextlib.asynccontextmanager
+async def _followed(certificate: Certificate | None) -> AsyncIterator[None]:
+    """Changed files are taken up as long as the context lasts."""
+
+    async def follow(certificate: Certificate) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            certificate.look()
+
+    following = asyncio.create_task(follow(certificate)) if certificate is not None else None
+    try:
+        yield
+    finally:
+        if following is not None:
+            following.cancel()
 
 
 async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
@@ -291,7 +367,7 @@ async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
     gc.set_threshold(*COLLECT_AFTER)
     _say(words)
     try:
-        async with _apart(app, ground):
+        async with _apart(app, ground), _followed(ground.certificate):
             await server.run_here()
     finally:
         await server.end_calls()
@@ -309,7 +385,12 @@ def _heed_signals(app: Relay, server: Server, ground: Ground) -> None:
         if count := server.in_flight:
             _say(f"keyrelay is stopping; calls in flight: {count}")
 
+    def reload() -> None:
+        app.reload()
+        if ground.certificate is not None:
+            ground.certificate.renew()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     if isinstance(ground.files, ConfigFiles):
-        loop.add_signal_handler(signal.SIGHUP, app.reload)
+        loop.add_signal_handler(signal.SIGHUP, reload)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from proxy.door import Door
 from proxy.familiar import Familiar
 from proxy.patience import Waits
 from proxy.shortcut import ShortcutProtocol
+from proxy.threshold import Agreements, Threshold
 
 WAITS = Waits()
 GRACE_SECONDS = 10.0
@@ -39,13 +41,15 @@ class Server(uvicorn.Server):
         listener: socket.socket,
         waits: Waits = WAITS,
         grace: float = GRACE_SECONDS,
-        door: Door | None = None,
+        entrance: Door | Agreements | None = None,
     ) -> None:
+        agreements = entrance if isinstance(entrance, Agreements) else None
+        door = entrance.door if isinstance(entrance, Agreements) else entrance
+        speaking = partial(ShortcutProtocol, waits=waits, familiar=Familiar(), door=door)
+        self._agreements = agreements
         config = uvicorn.Config(
             app,
-            http=partial(  # type: ignore[arg-type]
-                ShortcutProtocol, waits=waits, familiar=Familiar(), door=door
-            ),
+            http=speaking if agreements is None else partial(_secured, agreements, speaking),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
@@ -80,6 +84,8 @@ class Server(uvicorn.Server):
     def _turn_away(self) -> None:
         for listening in self.servers:
             listening.close()
+        if self._agreements is not None:
+            self._agreements.give_up()
         for connection in list(self.server_state.connections):
             connection.shutdown()
 
@@ -133,4 +139,12 @@ def _is_busy(connection: object) -> bool:
         return False
     cycle = connection.cycle
     waiting = cycle is not None and not cycle.response_complete
-    return waiting or connection.transport.get_write_buffer_size() > 0
+    outgoing = connection.outgoing
+    return waiting or (outgoing is not None and outgoing.get_write_buffer_size() > 0)
+
+
+def _secured(
+    agreements: Agreements, speaking: Callable[..., ShortcutProtocol], **given: Any
+) -> Threshold:
+    """A connection that is to agree on TLS before it speaks."""
+    return Threshold(agreements, partial(speaking, **given))

@@ -192,6 +192,14 @@ class Server(Section):
     max_connections: Count = 4096
     max_connections_per_address: Count = 512
     trusted_proxies: tuple[Network, ...] = ()
+    tls_cert: Annotated[Path, AfterValidator(_file)] | None = None
+    tls_key: Annotated[Path, AfterValidator(_file)] | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("expected tls_cert: and tls_key: together")
+        return self
 
 
 class Cache(Section):

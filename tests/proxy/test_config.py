@@ -279,6 +279,7 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         ("server: {accept_handed_out: 1}", "server.accept_handed_out: expected true or false"),
         ("server: {upstream_ca: 5}", "server.upstream_ca: expected a path"),
         ("cache: {ignore_fields: a}", "cache.ignore_fields: expected a list"),
+        ("server: {tls_cert: keys.yaml}", "server: expected tls_cert: and tls_key: together"),
         ("server: {max_connections: 0}", "server.max_connections: expected greater than 0"),
         ("server: {trusted_proxies: 10.0.0.1}", "server.trusted_proxies: expected a list"),
         *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,9 +37,9 @@ class Caller:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str) -> Caller:
+    async def connect(cls, url: str, tls: ssl.SSLContext | None = None) -> Caller:
         parts = urlsplit(url)
-        return cls(*await asyncio.open_connection(parts.hostname, parts.port))
+        return cls(*await asyncio.open_connection(parts.hostname, parts.port, ssl=tls))
 
     async def send(self, raw: bytes) -> None:
         self.writer.write(raw)

@@ -88,7 +88,7 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
             line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
             assert line, f"the server ended before it listened: {up.said}"
             up.said.append(line)
-            if found := re.search(r"listens on (http://\S+)", line):
+            if found := re.search(r"listens on (https?://\S+)", line):
                 up.url = found[1].rstrip(",")
         reader = asyncio.create_task(_read_on(process.stdout, up.said))
         yield up

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from proxy.app import Relay, Surroundings, assemble
+from proxy.certificate import Certificate
 from proxy.cli.doors import MOST_HANDLES, Doors
 from proxy.cli.server import WAITS, Server
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, load_config
 from proxy.destinations import parse_registration
+from proxy.door import Door
 from proxy.network import Resolver
 from proxy.patience import Waits
 from proxy.services import Services, load_services
+from proxy.threshold import Agreements
 from vault import Backend, NewKey, NewToken, Secret, Vault, open_vault
 
 
@@ -62,6 +65,7 @@ async def running_relay(
     clock: Clock | None = None,
     resolver: Resolver | None = None,
     waits: Waits = WAITS,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[Running]:
     """A server on a free port with a token for everything. `settings`: a Config or YAML text."""
     clock = clock or SystemClock()
@@ -75,11 +79,15 @@ async def running_relay(
     doors = Doors(config, clock, MOST_HANDLES)
     around = Surroundings(data, clock, listening, resolver, arrivals=doors.arrivals)
     relay = await assemble(config, registry, vault, around)
-    server = Server(relay, sock, waits, door=doors.callers)
+    entrance: Door | Agreements = doors.callers
+    if certificate is not None:
+        entrance = Agreements(lambda: certificate.context, doors.callers, waits.header)
+    server = Server(relay, sock, waits, entrance=entrance)
     await relay.start()
     try:
         async with server.running():
-            up = Running(f"http://127.0.0.1:{port}", data, vault, registry, relay)
+            scheme = "http" if certificate is None else "https"
+            up = Running(f"{scheme}://127.0.0.1:{port}", data, vault, registry, relay)
             up.token = await up.issue("everything")
             yield up
     finally:
