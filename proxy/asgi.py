@@ -89,12 +89,23 @@ class ProxyEndpoint:
         reply = Reply(wire, self._writer, page, call_id)
         body = InboundBody(wire, seen.length)
         directions = self._directions(wire.target, call_id)
-        call = Call(method, directions, seen.fields, body, call_id, seen.hash, seen.parent)
+        notes = _Notes(body, scope)
+        call = Call(
+            method,
+            directions,
+            seen.fields,
+            body,
+            call_id,
+            seen.hash,
+            seen.parent,
+            None,
+            notes.address,
+        )
         if self._watching.traced is not None:
             call = _traced(call, self._watching.traced(seen.parent, reply.began))
         self.in_flight += 1
         try:
-            await self._answer(call, reply, _Notes(body, scope))
+            await self._answer(call, reply, notes)
         finally:
             self.in_flight -= 1
 

@@ -88,6 +88,38 @@ class KnownServices(Protocol):
         ...
 
 
+class Wrongs(Protocol):
+    """What is asked of whoever bounds wrong credentials by address."""
+
+    def check(self, peer: str, credential: bytes) -> None:
+        """Raises TooManyGuesses."""
+        ...
+
+    def right(self, credential: bytes) -> None:
+        """One was good."""
+        ...
+
+    def wrong(self, peer: str, credential: bytes) -> None:
+        """One was not."""
+        ...
+
+
+class Unbounded:
+    """Every address may try as often as it likes."""
+
+    def check(self, peer: str, credential: bytes) -> None:
+        """Never too many."""
+
+    def right(self, credential: bytes) -> None:
+        """Noted by nobody."""
+
+    def wrong(self, peer: str, credential: bytes) -> None:
+        """Noted by nobody."""
+
+
+_UNBOUNDED = Unbounded()
+
+
 @dataclass(frozen=True, slots=True)
 class HandedOut:
     """The rules for callers that show a key instead of a token. `grace` in seconds."""
@@ -113,19 +145,35 @@ class Authenticator:
         services: KnownServices,
         clock: Clock,
         handed_out: HandedOut,
+        wrongs: Wrongs = _UNBOUNDED,
     ) -> None:
         self._vault = vault
         self._services = services
         self._clock = clock
         self._handed_out = handed_out
+        self._wrongs = wrongs
 
     async def authenticate(self, call: Call) -> Client:
-        """Who calls. Raises Unauthorized, Forbidden, BadRequest; Unavailable without a vault."""
+        """Who calls. Raises Unauthorized, Forbidden, BadRequest; TooManyGuesses where too many were
+        wrong before; Unavailable without a vault."""
         if len(values(call.fields, b"authorization")) > 1:
             raise BadRequest("Send one Authorization field, not several.")
         shown = self._shown(call)
+        token = next((one for one in shown if looks_like_token(one.text)), None)
+        if not shown:
+            return await self._client(call, token, shown)
+        decides = (token or shown[0]).text
+        self._wrongs.check(call.peer, decides)
         try:
-            token = next((one for one in shown if looks_like_token(one.text)), None)
+            client = await self._client(call, token, shown)
+        except Unauthorized:
+            self._wrongs.wrong(call.peer, decides)
+            raise
+        self._wrongs.right(decides)
+        return client
+
+    async def _client(self, call: Call, token: Shown | None, shown: list[Shown]) -> Client:
+        try:
             if token is not None:
                 return await self._by_token(call, token, shown)
             return await self._by_handed_out_key(call, shown)

@@ -101,6 +101,11 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "the token's upstream calls of this month are used up; answers from the cache go on",
         "wait for the next month (UTC), or `keyrelay token set NAME --budget N`",
     ),
+    errors.TooManyGuesses: Advice(
+        "more wrong tokens came from this address than `limits.wrong_tokens`; good ones that were "
+        "seen before go on",
+        "find who sends a wrong or an old token; wait as long as it says",
+    ),
     errors.CallsSpent: Advice(
         "the number of calls that a short-lived token was made for is reached",
         "make another one with `POST /tokens`",

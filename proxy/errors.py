@@ -215,6 +215,13 @@ class BudgetSpent(TooManyRequests):
     retry_helps = False
 
 
+class TooManyGuesses(TooManyRequests):
+    """Too many wrong tokens came from the caller's address."""
+
+    code = "too_many_wrong_tokens"
+    title = "Too many wrong tokens from this address"
+
+
 class CallsSpent(TooManyRequests):
     """A short-lived token has made its calls."""
 

@@ -19,6 +19,7 @@ from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
 from proxy.door import Arrivals
 from proxy.gateway import Gateway
+from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.limits import Limits
@@ -98,6 +99,7 @@ class Way(NamedTuple):
     cache: Cache
     fetching: Fetching
     authenticator: Authenticator
+    guesses: Guesses
     authorizer: Authorizer
 
     @property
@@ -107,6 +109,10 @@ class Way(NamedTuple):
             Live(
                 names("server", "accept_handed_out", "handed_out_grace"),
                 lambda new: self.authenticator.become(handed_out(new)),
+            ),
+            Live(
+                names("limits", "wrong_tokens"),
+                lambda new: self.guesses.become(new.limits.wrong_tokens),
             ),
             Live(names("limits", *CallLimits.model_fields, "services"), self.bounds.become),
             Live(
@@ -148,6 +154,7 @@ async def make_way(
     )
     slots = Slots(settings.slot_limits(config.limits))
     limits = _limits(config, around)
+    guesses = Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
     admission = Admission(Sized(leaf, bounds.responses), slots, around.clock)
@@ -162,7 +169,8 @@ async def make_way(
         limits=limits,
         cache=cache,
         fetching=MarksLookUps(cache, around.clock) if traced else cache,
-        authenticator=Authenticator(vault, known, around.clock, handed_out(config)),
+        authenticator=Authenticator(vault, known, around.clock, handed_out(config), guesses),
+        guesses=guesses,
         authorizer=Authorizer(known, _own_places(config, around)),
     )
 

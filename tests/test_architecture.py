@@ -58,6 +58,7 @@ FLOORS = {
     "proxy.remembered": MACHINES,
     "proxy.cycle": MACHINES,
     "proxy.door": MACHINES,
+    "proxy.guesses": MACHINES,
     "proxy.familiar": MACHINES,
     "proxy.patience": MACHINES,
     "proxy.logs": MACHINES,

@@ -47,7 +47,8 @@ class Call(NamedTuple):
     """A request as it came in. `directions` holds the refusal where the target can't be read,
     so that authentication may come first. `head`: a hash of method, target and all fields but
     Content-Length; empty: nothing is remembered of this call. `parent`: the caller's traceparent,
-    which is in neither; `trace`: ours, where calls are traced.
+    which is in neither; `trace`: ours, where calls are traced. `peer`: the address that it comes
+    from, or empty.
     """
 
     method: str
@@ -58,3 +59,4 @@ class Call(NamedTuple):
     head: bytes = b""
     parent: bytes = b""
     trace: Trace | None = None
+    peer: str = ""

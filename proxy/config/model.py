@@ -29,10 +29,10 @@ from pydantic import (
 )
 
 from proxy.config.networks import Network
-from proxy.config.quotas import Rates, WhoseTenant, WhoseToken, each_once
+from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
 from proxy.config.traces import CollectorUrl
-from proxy.config.units import Octets, Seconds, parse_seconds
+from proxy.config.units import Octets, Seconds, WithinADay, parse_seconds
 from proxy.config.usage import PriceTable, Usage
 from proxy.destinations import parse_destination, parse_registration, reachable
 from proxy.errors import RelayError
@@ -131,13 +131,6 @@ def _grace(value: object) -> float:
     return seconds
 
 
-def _a_day_at_most(value: object) -> float:
-    seconds = parse_seconds(value)
-    if not 1 <= seconds <= 86_400:
-        raise ValueError("expected from 1s to 24h: what is good for longer is a token to issue")
-    return seconds
-
-
 def _field_name(text: str) -> str:
     if _FIELD_NAME.fullmatch(text):
         return text
@@ -177,7 +170,7 @@ class Server(Section):
     port: Annotated[StrictInt, Field(ge=0, le=65535)] = 8000
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
     cors_origins: tuple[Origin, ...] = ()
-    short_lived_max: Annotated[float, BeforeValidator(_a_day_at_most)] = 3600.0
+    short_lived_max: WithinADay = 3600.0
     accept_handed_out: StrictBool = True
     handed_out_grace: Annotated[float, BeforeValidator(_grace)] = 3600.0
     upstream_ca: Annotated[Path, AfterValidator(_file)] | None = None
@@ -288,6 +281,7 @@ class Limits(CallLimits):
     queue_length: Annotated[StrictInt, Field(ge=0)] = 1000
     queue_timeout: Seconds = 30.0
     window: Literal["sliding", "moving"] = "sliding"
+    wrong_tokens: OneRate | None = DEFAULT_WRONG
     quotas: Annotated[tuple[QuotaEntry, ...], AfterValidator(_each_whose_once)] = ()
 
     def by_service(self) -> dict[str, CallLimits]:

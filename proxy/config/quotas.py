@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from proxy.limits.grammar import Limit, Rate, in_order, parse_rate
 
@@ -16,6 +16,7 @@ _TOKEN: Final = re.compile(
     rf"\*|key:\*|key:{_NAME}/{_NAME}|[A-Za-z0-9][A-Za-z0-9._@-]{{0,63}}", re.ASCII
 )
 _TENANT: Final = re.compile(rf"\*|{_NAME}", re.ASCII)
+DEFAULT_WRONG: Final = parse_rate("100/minute")
 
 
 def _rates(value: object) -> tuple[Rate, ...]:
@@ -47,6 +48,13 @@ def each_once(whose: Iterable[Hashable]) -> None:
             raise ValueError(f"expected one entry for {one}, found {times}")
 
 
+def _rate(value: object) -> Rate:
+    if not isinstance(value, str):
+        raise ValueError("expected a limit such as 60/minute")
+    return parse_rate(value)
+
+
+OneRate = Annotated[Rate, PlainValidator(_rate)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_rates)]
 WhoseToken = Annotated[str, AfterValidator(_token)]
 WhoseTenant = Annotated[str, AfterValidator(_tenant)]

@@ -26,6 +26,13 @@ def parse_seconds(value: object) -> float:
     return _parse(value, _SECONDS, "a duration such as 30s, 10m, 24h, 30d or a number of seconds")
 
 
+def _within_a_day(value: object) -> float:
+    seconds = parse_seconds(value)
+    if not 1 <= seconds <= 86_400:
+        raise ValueError("expected a duration from 1s to 24h")
+    return seconds
+
+
 def parse_octets(value: object) -> int:
     """`1048576`, `64MiB` or `1GB` in octets; raises ValueError."""
     return int(_parse(value, _OCTETS, "a size such as 64MiB, 1GB or a number of bytes"))
@@ -42,3 +49,4 @@ def _parse(value: object, units: dict[str, int], expected: str) -> float:
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, allow_inf_nan=False)]
 Octets = Annotated[int, BeforeValidator(parse_octets), Field(gt=0)]
+WithinADay = Annotated[float, BeforeValidator(_within_a_day)]

@@ -195,8 +195,10 @@ async def test_what_is_taken_up_is_documented(tmp_path: Path) -> None:
     listed = {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
     async with running_relay(tmp_path / "data") as up:
         live = up.relay.live
-    # those of the log belong to the process, not to a relay in one
-    assert listed == live | {"server.log_level"}
+    # those of the log and of the listeners belong to the process, not to a relay in one
+    doors = ("max_connections", "max_connections_per_address", "trusted_proxies")
+    of_process = names("server", "log_level", "tls_cert", "tls_key", *doors)
+    assert listed == live | of_process
     for name in listed:
         section, _, member = name.partition(".")
         assert section in Config.model_fields
