@@ -1,5 +1,5 @@
-"""Where the master keys come from: an outside file, the environment, a systemd credential, or
-master.key in the data directory."""
+"""Where the master keys come from: an outside file, the environment, a systemd credential, an
+outside keeper's command, or master.key in the data directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import fcntl
 import os
 import shlex
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from vault.errors import MasterKeyMissing
 from vault.files import reason_of, write_private
+from vault.keeper import ask_keeper
 from vault.keyring import MasterKey, MasterKeys, words_of_file, words_of_variable
 
 FILE_VARIABLE: Final = "KEYRELAY_MASTER_KEY_FILE"
@@ -25,7 +26,7 @@ CREDENTIAL: Final = "keyrelay-master-key"
 FILE_NAME: Final = "master.key"
 _LARGEST: Final = 65536
 
-Kind = Literal["data file", "outside file", "environment", "credential"]
+Kind = Literal["data file", "outside file", "environment", "credential", "command"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,14 @@ class MasterKeySource:
     data: Path
     path: Path
     environ: Mapping[str, str] = field(repr=False)  # it may hold the keys
+    command: Sequence[str] = ()
 
     @classmethod
-    def find(cls, data: Path, environ: Mapping[str, str]) -> MasterKeySource:
+    def find(
+        cls, data: Path, environ: Mapping[str, str], command: Sequence[str] = ()
+    ) -> MasterKeySource:
         """The outside file, else the environment, else the credential that systemd hands over,
-        else master.key in the data directory."""
+        else the command, else master.key in the data directory."""
         if FILE_VARIABLE in environ:
             return cls("outside file", data, Path(environ[FILE_VARIABLE]), environ)
         if VARIABLE in environ:
@@ -48,7 +52,8 @@ class MasterKeySource:
         credential = Path(environ.get(CREDENTIALS_VARIABLE) or "/nonexistent") / CREDENTIAL
         if credential.exists():
             return cls("credential", data, credential, environ)
-        return cls("data file", data, data / FILE_NAME, environ)
+        kind: Kind = "command" if command else "data file"
+        return cls(kind, data, data / FILE_NAME, environ, tuple(command))
 
     @property
     def ours(self) -> bool:
@@ -60,6 +65,8 @@ class MasterKeySource:
         """The source as a message names it."""
         if self.kind == "environment":
             return VARIABLE
+        if self.kind == "command":
+            return f"the command {self.command[0]} (server.master_key_command)"
         if self.kind == "credential":
             return f"the systemd credential {CREDENTIAL}"
         return str(self.path) if self.ours else f"{self.path} ({FILE_VARIABLE})"
@@ -72,6 +79,9 @@ class MasterKeySource:
         """The keys, current first; raises MasterKeyMissing with the remedy."""
         if self.kind == "environment":
             return MasterKeys.parse(words_of_variable(self.environ[VARIABLE]), VARIABLE)
+        if self.kind == "command":
+            words = words_of_file(ask_keeper(self.command, self.environ))
+            return MasterKeys.parse(words, self.described)
         self.check_directory()
         allowed = 0o700 if self.ours else 0o750
         try:

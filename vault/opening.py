@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,15 +28,17 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
     create: bool = False,
     actor: str = "cli",
     accept_rollback: bool = False,
+    master_key_command: Sequence[str] = (),
 ) -> Vault:
     """Opens the vault of a data directory, or first makes what is missing where `create` is set.
 
-    `url` is for a database elsewhere, `actor` for the audit log. Raises NotThere where there is no
+    `url` is for a database elsewhere, `actor` for the audit log, `master_key_command` asks an
+    outside keeper where no variable names a master key. Raises NotThere where there is no
     vault yet, MasterKeyMissing where there is no master key or none that fits, RolledBack for a
     database that is not the newest one unless `accept_rollback`, SchemaTooNew, StoreUnavailable.
     """
     store = Store.at(url or data / DATABASE_NAME)
-    source = MasterKeySource.find(data, environ)
+    source = MasterKeySource.find(data, environ, master_key_command)
     try:
         if create:
             await _create(store, source)

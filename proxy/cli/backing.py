@@ -72,8 +72,14 @@ def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
 
 
 async def _accept(desk: Desk) -> None:
-    place = (desk.data, desk.environ, desk.clock)
-    vault = await open_vault(*place, actor=desk.actor, accept_rollback=True)
+    vault = await open_vault(
+        desk.data,
+        desk.environ,
+        desk.clock,
+        actor=desk.actor,
+        accept_rollback=True,
+        master_key_command=desk.config().server.master_key_command,
+    )
     await vault.close()
 
 

@@ -37,7 +37,14 @@ def init(desk: Desk, as_json: bool) -> None:
 async def make(desk: Desk) -> None:
     """Makes what is missing; refuses a key without its database, and a database without its key."""
     make_directory(desk.data)
-    vault = await open_vault(desk.data, desk.environ, desk.clock, create=True, actor=desk.actor)
+    vault = await open_vault(
+        desk.data,
+        desk.environ,
+        desk.clock,
+        create=True,
+        actor=desk.actor,
+        master_key_command=desk.config().server.master_key_command if desk.config_path else (),
+    )
     await vault.close()
     cache = desk.data / CACHE
     if not cache.exists():

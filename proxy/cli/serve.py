@@ -249,6 +249,7 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
         create=True,
         actor="serve",
         accept_rollback=desk.accept_rollback,
+        master_key_command=config.server.master_key_command,
     )
     try:
         await vault.declare(declared_keys(config), declared_backends(config))

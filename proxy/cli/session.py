@@ -60,7 +60,13 @@ async def open_session(
     `mending`: go on where file and vault hold the same name, so that it can be removed.
     """
     require_data(desk)
-    vault = await open_vault(desk.data, desk.environ, desk.clock, actor=desk.actor)
+    vault = await open_vault(
+        desk.data,
+        desk.environ,
+        desk.clock,
+        actor=desk.actor,
+        master_key_command=config.server.master_key_command,
+    )
     try:
         with suppress(Declared) if mending else nullcontext():
             await vault.declare(declared_keys(config), declared_backends(config))

@@ -163,6 +163,9 @@ Origin = Annotated[str, AfterValidator(parse_origin)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 
 
+Word = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]+$")]
+
+
 class Server(Section):
     """Where keyrelay listens and how it meets browsers, backends and private authorities."""
 
@@ -182,6 +185,7 @@ class Server(Section):
     traces_endpoint: CollectorUrl | None = None
     traces_ratio: Annotated[float, Field(strict=True, ge=0, le=1)] = 1.0
     shutdown_grace: Seconds = 10.0
+    master_key_command: tuple[Word, ...] = ()
     max_connections: Count = 4096
     max_connections_per_address: Count = 512
     trusted_proxies: tuple[Network, ...] = ()

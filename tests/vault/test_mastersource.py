@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from vault import MasterKeyMissing
+from vault.keeper import ask_keeper
 from vault.keyring import MasterKey, MasterKeys
 from vault.mastersource import MasterKeySource
 
@@ -154,3 +156,41 @@ def test_a_credential_of_systemd_comes_before_our_file(data: Path, tmp_path: Pat
     assert source.described == "the systemd credential keyrelay-master-key"
     named = {**environ, "KEYRELAY_MASTER_KEY": OTHER.text()}
     assert MasterKeySource.find(data, named).read().current.id == OTHER.id
+
+
+def test_an_outside_keeper_is_asked_by_its_command(data: Path) -> None:
+    """Its words as they are, without a shell, an input or our file; where no variable is set."""
+    code = (
+        "import sys; assert not sys.stdin.read(); print('# kept\\n' + sys.argv[1], file=sys.stdout)"
+    )
+    command = [sys.executable, "-c", code, KEY.text()]
+    source = MasterKeySource.find(data, {}, command)
+    assert source.read().current.id == KEY.id
+    assert (source.ours, source.present()) == (False, True)
+    assert source.described == f"the command {sys.executable} (server.master_key_command)"
+    variable = {"KEYRELAY_MASTER_KEY": OTHER.text()}
+    assert MasterKeySource.find(data, variable, command).read().current.id == OTHER.id
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["/nonexistent/keeper"], r"can't be started \(no such file"),
+        (["\x00"], r"can't be started \(it is no command\)"),
+        ([sys.executable, "-c", "print('secret'); raise SystemExit(3)"], "ended with code 3"),
+        ([sys.executable, "-c", "import os; os.write(1, bytes([255]))"], "printed what is no text"),
+        ([sys.executable, "-c", "print('secret')"], "is malformed"),
+        ([sys.executable, "-c", ""], "holds no master key"),
+    ],
+)
+def test_a_keeper_that_fails_is_named(data: Path, command: list[str], words: str) -> None:
+    """And what it printed is not in the message."""
+    with pytest.raises(MasterKeyMissing, match=words) as error:
+        MasterKeySource.find(data, {}, command).read()
+    assert "secret" not in str(error.value)
+
+
+def test_a_keeper_does_not_take_forever(data: Path) -> None:
+    """Nobody waits for a key that does not come."""
+    with pytest.raises(MasterKeyMissing, match="took longer than 0 seconds; run it by hand"):
+        ask_keeper([sys.executable, "-c", "import signal; signal.pause()"], {}, seconds=0)

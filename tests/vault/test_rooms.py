@@ -10,7 +10,7 @@ import vault
 ROOT = Path(vault.__file__).parent
 FLOORS = (
     {"errors", "secret", "bindings", "files"},
-    {"records", "sealing", "tokens", "tables"},
+    {"records", "sealing", "tokens", "tables", "keeper"},
     {"anchor", "passphrase"},
     {"names", "archive", "keyring", "schema", "audit", "lookups", "declared"},
     {"mastersource", "store", "keyrows"},

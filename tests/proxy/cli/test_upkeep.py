@@ -10,6 +10,7 @@ from proxy.cache.schema import open_for_writing
 from proxy.clock import SystemClock
 from tests.proxy.cli.conftest import CANARY, Terminal
 from vault import Purge, Secret, open_vault
+from vault.keyring import MasterKey
 
 
 def test_a_new_master_key_opens_everything(relay: Terminal) -> None:
@@ -98,3 +99,21 @@ def test_a_purge_is_left_for_the_server(relay: Terminal) -> None:
         Purge(0, None, None),
     }
     assert (relay.data / "cache.db").read_bytes() == before
+
+
+def test_a_command_may_keep_the_master_key(shell: Terminal) -> None:
+    """For init, every command and a rotation; no master.key is made."""
+    kept = shell.write("kept", MasterKey.random().text())
+    shell.environ["KEYRELAY_CONFIG"] = str(
+        shell.write("relay.yaml", f"server: {{master_key_command: [cat, {kept}]}}\n")
+    )
+    shell.run("init")
+    shell.run("key", "add", "openai", stdin=CANARY)
+    assert not (shell.data / "master.key").exists()
+    assert shell.run("key", "list").rows[0]["key"] == "…cdef"
+    kept.write_text(f"{MasterKey.random().text()}\n{kept.read_text()}")
+    assert "the command cat" in shell.run("master", "rotate").out
+    kept.write_text(kept.read_text().splitlines()[0])
+    assert shell.run("key", "list").rows[0]["key"] == "…cdef"
+    kept.unlink()
+    assert "ended with code 1; run it by hand" in shell.run("key", "list", code=1).err
