@@ -73,6 +73,22 @@ async def test_the_second_call_is_a_hit(opened: Any) -> None:
         assert len(bench.upstream.sent) == 1
 
 
+async def test_what_is_in_memory_can_be_counted(opened: Any) -> None:
+    """Beside what is stored."""
+    async with opened(Reply()) as bench:
+        assert bench.cache.in_memory.entries == 0
+        await bench.get()
+        assert bench.cache.in_memory.entries == 1
+
+
+async def test_who_traces_knows_whether_there_is_a_look_up(opened: Any) -> None:
+    """Not without a time, past what is stored, or where the body is too much to be keyed."""
+    async with opened(max_keyed_body_bytes=10) as bench:
+        large = a_call(body=Body(b"x" * 11))
+        calls = [a_call(), a_call(None), a_call(invalidate=True), large]
+        assert [bench.cache.looks_up(call) for call in calls] == [True, False, False, False]
+
+
 async def test_a_hit_survives_a_restart(opened: Any) -> None:
     """Contract 6: entries survive a restart; from disk, then from memory."""
     async with opened(Reply()) as bench:
@@ -581,10 +597,12 @@ async def test_a_store_that_takes_nothing_is_told_until_it_does(
 
         monkeypatch.setattr(bench.store, "put", fails)
         await verdict(1)
+        assert bench.cache.ails
         assert "detail=store-error" in await verdict(2)
         monkeypatch.setattr(bench.store, "put", put)
         await verdict(3)
         assert "detail" not in await verdict(4)
+        assert not bench.cache.ails
 
 
 async def test_a_fault_in_the_store_fails_no_request(

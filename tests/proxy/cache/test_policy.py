@@ -177,3 +177,18 @@ def test_a_verdict_is_a_cache_status_field() -> None:
     text = b"keyrelay; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=3; detail=store-error"
     assert whole.field() == (b"cache-status", text)
     assert Verdict(Forward.BYPASS).field()[1] == b"keyrelay; fwd=bypass"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "name"),
+    [
+        (Verdict(ttl=12), "hit"),
+        (Verdict(Forward.URI_MISS, stored=True, collapsed=True), "collapsed"),
+        (Verdict(Forward.STALE, stored=True), "stored"),
+        (Verdict(Forward.VARY_MISS), "miss"),
+        (Verdict(Forward.BYPASS), "bypass"),
+    ],
+)
+def test_a_verdict_has_a_name_for_those_who_count(verdict: Verdict, name: str) -> None:
+    """One word for each call."""
+    assert verdict.name == name

@@ -141,6 +141,13 @@ async def test_a_closed_spool_never_touches_a_descriptor() -> None:
         await spool.read(0)
 
 
+class AtHand(Body):
+    """One that has come at once."""
+
+    def at_hand(self) -> bytes | None:
+        return b"".join(self.chunks)
+
+
 async def read(body: Body, memory: int = 100, limit: int = 100) -> tuple[ReadBody, bytes]:
     absorbed: list[bytes] = []
     done = await read_body(body, absorbed.append, memory, limit)
@@ -155,6 +162,18 @@ async def test_a_body_is_read_and_can_be_sent_more_than_once() -> None:
     for _ in range(2):
         assert b"".join([chunk async for chunk in body]) == absorbed == b"abcdef"
     body.release()
+
+
+async def test_a_small_body_is_sent_out_of_memory() -> None:
+    """One that has come at once, as often as it is wanted; without octets it has no chunk at all."""
+    body, absorbed = await read(AtHand(b"abc"))
+    assert (absorbed, body.length, body.at_hand()) == (b"abc", 3, b"abc")
+    for _ in range(2):
+        assert [chunk async for chunk in body] == [b"abc"]
+    body.release()
+    empty, _ = await read(AtHand())
+    assert [chunk async for chunk in empty] == []
+    empty.release()
 
 
 async def test_no_body_is_not_waited_for() -> None:
