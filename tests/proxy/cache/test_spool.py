@@ -165,7 +165,7 @@ async def test_a_body_is_read_and_can_be_sent_more_than_once() -> None:
 
 
 async def test_a_small_body_is_sent_out_of_memory() -> None:
-    """One that has come at once, as often as it is wanted; without octets it has no chunk at all."""
+    """One that has come at once, as often as it is wanted; without octets there is no chunk."""
     body, absorbed = await read(AtHand(b"abc"))
     assert (absorbed, body.length, body.at_hand()) == (b"abc", 3, b"abc")
     for _ in range(2):
