@@ -16,6 +16,7 @@ attack: .venv/test
 	@$(BIN)/python -m tests.attack.rotation
 	@$(BIN)/python -m tests.attack.upstreams
 	@$(BIN)/python -m tests.attack.timing
+	@$(BIN)/python -m tests.attack.callers
 
 # The rooms where secrets and parsers live: every line and branch.
 coverage: .venv/test

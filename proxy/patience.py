@@ -114,8 +114,11 @@ class Patience:
         self._alarm.set(self._loop.time() + LAST_SECONDS)
 
     def stop(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. Nothing here leads back to it: what is in no ring dies at once,
+        and a flood leaves no memory to a collector that seldom looks."""
         self._alarm.stop()
+        self._alarm = Alarm(self._loop, lambda: None)
+        self._late, self._excused = lambda _: None, lambda: True
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         self.phase = phase

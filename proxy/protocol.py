@@ -285,6 +285,8 @@ class RelayProtocol(HttpToolsProtocol):
         if self.counted is not None:
             self._door.leave(self.counted)
         super().connection_lost(exc)
+        self._cycles, self.cycle = [], None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def on_response_complete(self) -> None:
         """The next call in the queue, or a while of waiting for one."""

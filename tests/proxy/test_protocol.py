@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -169,3 +171,27 @@ async def test_a_header_that_we_do_not_read_on_is_not_late(app: Answering) -> No
         each.connection_lost(None)
     app.turns.release()
     await asyncio.gather(*one.tasks)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /x HTTP/1.1\r\n", GET % 0])
+async def test_what_has_ended_is_gone_without_the_collector(app: Answering, sent: bytes) -> None:
+    """A flood of connections leaves nothing that waits for a collector that seldom looks."""
+    gc.collect()
+    gc.disable()
+    try:
+        one = connection(app, Waits())
+        if sent:
+            one.data_received(sent)
+        if sent == GET % 0:
+            await app.asked()
+            app.turns.release()
+            await asyncio.gather(*one.tasks)
+            await asyncio.sleep(0)  # in which the task's end is told
+        one.connection_lost(None)
+        seen = weakref.ref(one)
+        del one
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()

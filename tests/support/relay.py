@@ -88,6 +88,7 @@ async def running_relay(
         async with server.running():
             scheme = "http" if certificate is None else "https"
             up = Running(f"{scheme}://127.0.0.1:{port}", data, vault, registry, relay)
+            up.extra["door"] = doors.callers
             up.token = await up.issue("everything")
             yield up
     finally:

@@ -1,0 +1,182 @@
+"""Load that is not kind, beside one caller that is: `make attack`. Some four minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+from tests.attack.swarm import LARGE, MANNERS, SMALL
+from tests.support.caller import Caller, call
+from tests.support.origin import Exchange, Origin
+from tests.support.process import Served, environment, keyrelay, served
+
+CALLERS: Final = 1000
+ALONE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 150.0
+"""Longer than any deadline of ours and the pauses before it."""
+
+LARGE_BYTES: Final = 16 * 2**20
+KEY: Final = "sk-attack-0123456789abcdefghij"
+ENDED_BY_US: Final = frozenset({"read nothing"})
+"""Who does not read sees no end: those are told to go once the server has none of them."""
+
+
+@dataclass
+class Figures:
+    """Of one attack: seconds until no connection of it was left; milliseconds of the kind caller,
+    alone and beside it; resident MiB of the server before, at most, and after."""
+
+    name: str
+    seconds: float = float("nan")
+    alone: float = 0.0
+    beside: float = 0.0
+    calls: int = 0
+    memory: list[float] = field(default_factory=list)
+
+    @property
+    def row(self) -> str:
+        """One line of the table."""
+        before, most, after = self.memory[0], max(self.memory), self.memory[-1]
+        times = f"{self.seconds:>9.1f}{self.alone:>10.1f}{self.beside:>10.1f}{self.calls:>8}"
+        memory = f"{before:>9.1f}{most:>8.1f}{after:>8.1f}{after / before - 1:>+8.1%}"
+        return f"{self.name:16}{CALLERS:>6}{times}{memory}"
+
+
+HEAD: Final = (
+    f"{'callers that':16}{'many':>6}{'closed s':>9}{'p99 alone':>10}{'beside ms':>10}{'calls':>8}"
+    f"{'MiB':>9}{'most':>8}{'after':>8}{'':>8}"
+)
+
+
+@dataclass
+class Ground:
+    """A server of its own, a token, and what is kept there."""
+
+    up: Served
+    token: str
+
+    @property
+    def credential(self) -> tuple[str, str]:
+        """Of both the kind and the others."""
+        return ("X-Relay-Token", self.token)
+
+    def resident(self) -> float:
+        """MiB."""
+        status = Path(f"/proc/{self.up.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+    async def connections(self) -> float:
+        """What the server counts, without the one that asks."""
+        answer = await call(
+            self.up.url, "GET", "/metrics", ("Authorization", f"Bearer {self.token}")
+        )
+        found = re.findall(r"^keyrelay_connections (\S+)", answer.body.decode(), re.MULTILINE)
+        return float(found[0]) - 1
+
+
+async def answer(exchange: Exchange) -> None:
+    """A large one where that is asked for."""
+    size = LARGE_BYTES if exchange.request.target.endswith("/large") else 2
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size))
+
+
+@contextlib.asynccontextmanager
+async def ground() -> AsyncIterator[Ground]:
+    """With a small and a large answer kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        data.mkdir(mode=0o700)
+        async with Origin() as origin:
+            origin.answer_with(answer)
+            (data / "keys.yaml").write_text(
+                f"services: {{openai: {{origin: '{origin.url}'}}}}\nkeys: {{openai: '${{KEY}}'}}\n"
+                "server: {log_level: warning}\n"
+            )
+            async with served(data, KEY=KEY) as up:
+                issued = await keyrelay(data, "token", "issue", "one", "--role", "admin", KEY=KEY)
+                here = Ground(up, issued.out.strip())
+                for target in (SMALL, LARGE, LARGE):
+                    kept = await call(up.url, "GET", target, here.credential)
+                    assert kept.status == 200, kept.body
+                yield here
+
+
+async def be_kind(here: Ground, until: asyncio.Event, memory: list[float]) -> list[float]:
+    """Call after call on one connection; milliseconds of each, and memory on the way."""
+    took = []
+    async with await Caller.connect(here.up.url) as caller:
+        while not until.is_set():
+            began = perf_counter()
+            await caller.request("GET", SMALL, here.credential)
+            assert (await caller.answer()).status == 200
+            took.append((perf_counter() - began) * 1000)
+            memory.append(here.resident())
+            await asyncio.sleep(0.005)
+    return took
+
+
+def p99(took: list[float]) -> float:
+    """Of sorted ones."""
+    return sorted(took)[len(took) * 99 // 100]
+
+
+async def attack(here: Ground, name: str) -> Figures:
+    """One manner, from its first connection until none is left."""
+    found, done = Figures(name), asyncio.Event()
+    kind = asyncio.create_task(be_kind(here, done, []))
+    await asyncio.sleep(ALONE_SECONDS)
+    done.set()
+    found.alone = p99(await kind)
+    done = asyncio.Event()
+    found.memory.append(here.resident())
+    kind = asyncio.create_task(be_kind(here, done, found.memory))
+    words = ("-m", "tests.attack.swarm", name, here.up.url, here.token, str(CALLERS))
+    swarm = await asyncio.create_subprocess_exec(sys.executable, *words, env=environment())
+    try:
+        found.seconds = await until_closed(here, swarm, ENDED_BY_US.isdisjoint({name}))
+    finally:
+        if swarm.returncode is None:
+            swarm.kill()
+        await swarm.wait()
+        done.set()
+        took = await kind
+    found.beside, found.calls = p99(took), len(took)
+    await asyncio.sleep(2)  # what is let go of late
+    found.memory.append(here.resident())
+    return found
+
+
+async def until_closed(here: Ground, swarm: asyncio.subprocess.Process, goes: bool) -> float:
+    """Seconds from the first connection until the kind caller's is the only one."""
+    began, came = perf_counter(), False
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            there = await here.connections()
+            came = came or there > CALLERS / 2 or swarm.returncode is not None
+            if came and there <= 1 and (not goes or swarm.returncode is not None):
+                return perf_counter() - began
+            await asyncio.sleep(0.1)
+
+
+async def run() -> list[Figures]:
+    """Every manner in turn; a row is printed when it is over."""
+    print(HEAD)
+    found = []
+    async with ground() as here:
+        for name in ("burst", *MANNERS):  # the first warms up: what a crowd leaves is left once
+            figures = await attack(here, name)
+            found.append(figures)
+            print(figures.row if len(found) > 1 else f"({figures.row})", flush=True)
+    return found[1:]
+
+
+if __name__ == "__main__":
+    asyncio.run(run())

@@ -1,0 +1,104 @@
+"""Many callers that are not kind, each on a connection of its own, in a process of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.cli.doors import take_handles
+from tests.support.caller import Caller
+
+LARGE: Final = "/proxy/openai/cache=9999999999/-/large"
+SMALL: Final = "/proxy/openai/cache=9999999999/-/small"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where they call, with which token, and how long one pauses between two octets."""
+
+    url: str
+    token: str
+    pause: float = 1.0
+
+    def header(self, method: str, target: str, more: str = "") -> bytes:
+        """All of it but the last line's end."""
+        token = f"Host: a\r\nX-Relay-Token: {self.token}\r\n{more}"
+        return f"{method} {target} HTTP/1.1\r\n{token}".encode()
+
+
+Manner = Callable[[Caller, Place], Awaitable[None]]
+
+
+async def say_nothing(caller: Caller, place: Place) -> None:
+    """Until we are tired of it."""
+    await caller.reader.read()
+
+
+async def drip_header(caller: Caller, place: Place) -> None:
+    """A field now and then, and never the end."""
+    await caller.send(place.header("GET", SMALL))
+    await _drip(caller, place, b"X: y\r\n")
+
+
+async def drip_body(caller: Caller, place: Place) -> None:
+    """An octet now and then, and after some of them none."""
+    await caller.send(place.header("POST", SMALL, "Content-Length: 1000\r\n\r\n"))
+    for _ in range(5):
+        await caller.send(b"a")
+        await asyncio.sleep(place.pause)
+    await caller.reader.read()
+
+
+async def read_nothing(caller: Caller, place: Place) -> None:
+    """Of an answer that no buffer holds; until it is asked to go away."""
+    caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await caller.send(place.header("GET", LARGE, "\r\n"))
+    await asyncio.Event().wait()
+
+
+async def call_at_once(caller: Caller, place: Place) -> None:
+    """With all others."""
+    await caller.send(place.header("GET", SMALL, "\r\n"))
+    await caller.answer()
+
+
+MANNERS: Final[Mapping[str, Manner]] = {
+    "say nothing": say_nothing,
+    "drip headers": drip_header,
+    "drip bodies": drip_body,
+    "read nothing": read_nothing,
+    "burst": call_at_once,
+}
+
+
+async def _drip(caller: Caller, place: Place, octets: bytes) -> None:
+    ended = asyncio.create_task(caller.reader.read())
+    while not (await asyncio.wait([ended], timeout=place.pause))[0]:
+        caller.writer.write(octets)
+    ended.result()
+
+
+async def swarm(place: Place, manner: Manner, how_many: int) -> None:
+    """All of them at once; returns when the last one has been closed, or is done."""
+    await asyncio.gather(*(_one(place, manner) for _ in range(how_many)))
+
+
+async def _one(place: Place, manner: Manner) -> None:
+    parts = urlsplit(place.url)
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            await manner(Caller(reader, writer), place)
+        finally:
+            writer.transport.abort()
+
+
+if __name__ == "__main__":
+    take_handles()
+    name, url, token, count = sys.argv[1:]
+    asyncio.run(swarm(Place(url, token), MANNERS[name], int(count)))
