@@ -401,7 +401,7 @@ class Tenant:
     async def _ask(self, method: str, name: str, kind: str) -> Answered:
         caller = self._caller or await Caller.connect(self._up.url)
         self._caller = None
-        kept = KEEP if kind not in HEAVY and len(name) % 2 else ""
+        kept = KEEP if kind not in HEAVY and name.endswith(("0", "5")) else ""
         target = f"/proxy?server={self._upstream.url}/v1/{kind}/{name}&service=openai{kept}"
         body = None if method != "POST" else mark(name) * 5
         await caller.request(method, target, self._token, body=body)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.caller import Answered, Caller, call
+from tests.support.canaries import files, holds
 from tests.support.collector import TraceCollector
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import Ended, keyrelay, served
@@ -17,28 +16,6 @@ KEY = "sk-CANARY/0123456789+abcdefghijklmnop"
 SECOND = "sk-CANARY-rotated-0123456789-abcdefgh"
 QUERY = "CANARY-of-a-caller-0123456789"
 FOREVER = "&cache=4102444800"
-
-
-def forms(secret: str) -> Iterator[bytes]:
-    """The ways in which a secret may stand somewhere without being plain to see."""
-    octets = secret.encode()
-    yield octets
-    yield octets.hex().encode()
-    yield quote(secret, safe="").encode()
-    yield json.dumps(secret)[1:-1].replace("/", "\\/").encode()
-    for before in (b"", b"x", b"xx"):
-        whole = base64.b64encode(before + octets)
-        yield whole[4 : len(whole) - 4]
-
-
-def holds(octets: bytes, *secrets: str) -> list[str]:
-    return [secret for secret in secrets if any(form in octets for form in forms(secret))]
-
-
-def files(data: Path) -> Iterator[tuple[Path, bytes]]:
-    for path in sorted(data.rglob("*")):
-        if path.is_file():
-            yield path, path.read_bytes()
 
 
 async def echo(exchange: Exchange) -> None:
@@ -91,11 +68,14 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
     """Answers, errors, logs, command line output, files; after success, failure and refusal."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environ = {"TMPDIR": str(temporary)}
     said: list[Ended] = []
     answers: list[Answered] = []
 
     async def run(*arguments: str, stdin: str = "") -> Ended:
-        said.append(await keyrelay(data, *arguments, stdin=stdin))
+        said.append(await keyrelay(data, *arguments, stdin=stdin, **environ))
         return said[-1]
 
     async with Origin(reply(200, [], b"fine")) as origin, TraceCollector() as collector:
@@ -118,7 +98,7 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         admin = (await keyrelay(data, "token", "issue", "boss", "--role", "admin")).out.strip()
         url = f"{origin.url}/v1&service=openai"
         await run("explain", f"/proxy?server={url}", stdin=token + "\n")
-        async with served(data) as server:
+        async with served(data, **environ) as server:
 
             async def ask(target: str, *headers: tuple[str, str], body: bytes = b"") -> None:
                 sent = headers or (("Authorization", f"Bearer {token}"),)
@@ -173,6 +153,8 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             async with await Caller.connect(server.url) as caller:
                 await caller.send(f"GET /{token} HTTP/1.1\r\nA {token}\r\n\r\n".encode())
                 answers.append(await caller.answer())
+            outside = server.proc("cmdline") + server.proc("environ")
+            assert b"proxy.cli" in outside
         for words in (("--all",), ("--by", "token", "--csv"), ("--by", "service", "--json")):
             await run("usage", *words)
         secrets = (KEY, SECOND, token, revoked, admin)
@@ -184,7 +166,8 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         assert '"event":"call"' in "".join(server.said)
         assert holds("".join(server.said).encode(), *secrets) == []
         assert "Traceback" not in "".join(server.said)
-        for path, octets in files(data):
+        assert holds(outside, *secrets) == []
+        for path, octets in files(tmp_path):
             assert (path.name, holds(octets, *secrets)) == (path.name, [])
         assert not any(b"kept" in octets for _, octets in files(data))
         assert len(collector.spans) > 20

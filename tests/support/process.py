@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.canaries import LEDGER, TOKEN
+from tests.support.dials import REPORTS
+
 COMMAND = (sys.executable, "-m", "proxy.cli")
 
 
@@ -26,7 +29,8 @@ class Ended:
 
 def environment(**more: str) -> dict[str, str]:
     """A plain environment: no proxy variables, no settings of whoever runs the tests."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    names = ("PATH", "HOME", "LANG", "PYTHONPATH", REPORTS)
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, **more}
 
 
@@ -42,7 +46,12 @@ async def keyrelay(data: Path, *arguments: str, stdin: str = "", **environ: str)
         stderr=asyncio.subprocess.PIPE,
         env=environment(**environ),
     )
+    LEDGER.typed(stdin)
     out, err = await process.communicate(stdin.encode())
+    for found in TOKEN.finditer(out.decode()):
+        LEDGER.token(found[0])
+    LEDGER.look("standard output", out, shows_tokens=True)
+    LEDGER.look("standard error", err)
     return Ended(process.returncode or 0, out.decode(), err.decode())
 
 
@@ -57,6 +66,13 @@ class Served:
     def kill(self) -> None:
         """As a power cut would."""
         self.process.send_signal(signal.SIGKILL)
+
+    def proc(self, name: str) -> bytes:
+        """A file of its in /proc; empty once it has ended."""
+        try:
+            return Path(f"/proc/{self.process.pid}/{name}").read_bytes()
+        except OSError:
+            return b""
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks it to end; its exit code."""
@@ -83,6 +99,7 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
     )
     assert process.stdout is not None
     up = Served("", process)
+    demo = "--demo" in arguments  # which shows the token that it made
     try:
         while not up.url:
             line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
@@ -92,8 +109,11 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
                 up.url = found[1].rstrip(",")
         reader = asyncio.create_task(_read_on(process.stdout, up.said))
         yield up
+        LEDGER.look("the server's command line", up.proc("cmdline"))
+        LEDGER.look("the server's environment", up.proc("environ"))
         await up.stop()
         await reader
+        LEDGER.look("the server's words", "".join(up.said).encode(), shows_tokens=demo)
     finally:
         if process.returncode is None:
             process.kill()

@@ -1,0 +1,68 @@
+"""Two watches over every test: nothing dials past the dialler, no secret is left anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import canaries, dials
+
+ROOT = Path(__file__).parent.parent
+_watch: list[tuple[dials.Watch, Path]] = []
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    reports = Path(session.config._tmp_path_factory.mktemp("reports"))  # type: ignore[attr-defined]
+    os.environ[dials.REPORTS] = str(reports)
+    inside = str(ROOT / "tests/support/child")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [inside, os.environ.get("PYTHONPATH")]))
+    _watch.append((dials.begin(reports), reports))
+    canaries.begin()
+
+
+@pytest.fixture
+def watched() -> dials.Watch:
+    """What this process was seen to dial."""
+    return _watch[0][0]
+
+
+def foreign() -> list[str]:
+    """What was dialled past the dialler since last asked, here or in processes of ours."""
+    watch, reports = _watch[0]
+    found, watch.foreign = watch.foreign, []
+    said = reports / "dials"
+    if said.exists():
+        lines = said.read_text().splitlines()
+        found += [line for line in lines if line.startswith("foreign ")]
+        said.unlink()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_past_the_guards(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up first, and so asked last, when all that a test opened is closed."""
+    ledger = canaries.LEDGER
+    ledger.begin()
+    folder: Path | None = None
+    if "tmp_path" in request.fixturenames:
+        folder = request.getfixturevalue("tmp_path")
+    yield
+    if folder is not None and folder.is_dir():
+        ledger.look_at_files(folder)
+    assert foreign() == []
+    assert ledger.leaks == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """What a test wrote to standard output, standard error and the log is looked at too."""
+    report = yield
+    ledger = canaries.LEDGER
+    if call.when == "call":
+        for name, text in report.sections:
+            ledger.look(name, text.encode("utf-8", "surrogateescape"))
+    return report

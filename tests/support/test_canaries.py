@@ -1,0 +1,56 @@
+"""A secret is found in every form in which it may lie around."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from tests.support.canaries import LEDGER, Ledger, holds
+from vault import Secret
+from vault.tokens import mint
+
+KEY = "sk-CANARY/0123456789+abcdefghijklmnop=\u00e9\"'"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        KEY,
+        KEY.encode().hex(),
+        KEY.encode().hex().upper(),
+        quote(KEY, safe=""),
+        quote_plus(KEY),
+        json.dumps(KEY),
+        json.dumps(KEY).replace("/", "\\/"),
+        KEY[len(KEY) // 2 :],
+        *(base64.b64encode(b"x" * count + KEY.encode() + b"yz").decode() for count in range(6)),
+        *(base64.urlsafe_b64encode(b"?" * n + KEY.encode()).decode() for n in range(3)),
+    ],
+)
+def test_every_form_is_found(form: str) -> None:
+    """Plain, hex, URL-encoded, JSON-escaped, as base64 at all alignments; the half of it."""
+    assert holds(f"before {form} behind".encode(), KEY) == [KEY]
+    assert holds(b"before behind", KEY) == []
+
+
+def test_every_secret_of_this_process_is_known() -> None:
+    """Keys as they become a Secret, tokens as they are made."""
+    Secret(KEY.encode())
+    assert KEY in LEDGER.keys
+    assert mint().text in LEDGER.tokens
+
+
+def test_files_of_a_test_are_its_own_and_all_others_are_looked_at(tmp_path: Path) -> None:
+    """What a test writes it may; a database is never a test's own."""
+    (tmp_path / "input.yaml").write_text(KEY)
+    assert str(tmp_path / "input.yaml") in LEDGER.own_files
+    (tmp_path / "some.db").write_text("")
+    assert str(tmp_path / "some.db") not in LEDGER.own_files
+    ledger = Ledger()
+    ledger.key(KEY.encode())
+    ledger.look_at_files(tmp_path)
+    assert [leak.partition(" holds ")[0] for leak in ledger.leaks] == ["input.yaml"]
