@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ LONGEST = 3.0
 
 @dataclass
 class Figures:
-    """What became of the kills. `unread`: keys that did not open, of all that were asked."""
+    """What became of the kills. `between`: those on the way of a rotation; `unread`: keys that did not open, of all that were asked."""
 
     kills: int = 0
     between: int = 0
@@ -72,7 +74,15 @@ async def look(data: Path, figures: Figures, sample: int, chance: random.Random)
         found = await vault.open_key(ref)
         figures.unread += found["key"] != Secret(value(ref.alias))
     await vault.close()
-    figures.between += (data / "master.key").read_text().count("\n") > 2
+    figures.between += unfinished(data)
+
+
+def unfinished(data: Path) -> bool:
+    """Whether a rotation was killed on its way: two master keys, or two data keys for keys."""
+    with contextlib.closing(sqlite3.connect(data / "vault.db")) as database:
+        query = "SELECT count(*) FROM data_keys WHERE purpose = 'keys'"
+        [(count,)] = database.execute(query)
+    return count > 1 or (data / "master.key").read_text().count("\n") > 2
 
 
 async def run(kills: int = KILLS, keys: int = KEYS, longest: float = LONGEST) -> Figures:
@@ -101,8 +111,8 @@ async def run(kills: int = KILLS, keys: int = KEYS, longest: float = LONGEST) ->
 def row(figures: Figures) -> str:
     """One line of the table."""
     return (
-        f"master rotate killed: {figures.kills} kills, {figures.between} of them between two "
-        f"master keys; {figures.asked} keys asked, {figures.unread} unread, {figures.left} lost"
+        f"master rotate killed: {figures.kills} kills, {figures.between} of them on its "
+        f"way; {figures.asked} keys asked, {figures.unread} unread, {figures.left} lost"
     )
 
 
