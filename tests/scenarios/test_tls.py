@@ -163,7 +163,7 @@ async def test_a_person_signs_in_over_tls(tmp_path: Path) -> None:
 async def test_callers_have_seconds_to_agree_on_tls(tmp_path: Path) -> None:
     """They count from the first moment, and are closed in time; the others' deadlines hold too."""
     pair = write_pair(tmp_path)
-    waits = Waits(header=0.3, body=0.3, answer=0.3, idle=0.3)
+    waits = Waits(header=1.5, body=1.5, answer=1.5, idle=1.5)
     settings = "server: {max_connections: 2}"
     async with running_relay(
         tmp_path / "data", settings=settings, waits=waits, certificate=Certificate(pair)
