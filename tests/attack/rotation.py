@@ -24,7 +24,8 @@ LONGEST = 3.0
 
 @dataclass
 class Figures:
-    """What became of the kills. `between`: those on the way of a rotation; `unread`: keys that did not open, of all that were asked."""
+    """What became of the kills. `between`: those on the way of a rotation; `unread`: keys that did
+    not open, of all that were asked."""
 
     kills: int = 0
     between: int = 0
