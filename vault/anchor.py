@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import RolledBack, StoreUnavailable
-from vault.files import reason_of, write_private
+from vault.files import open_private, reason_of, write_private
 from vault.sealing import KeyedHasher, encode
 
 VARIABLE: Final = "KEYRELAY_ANCHOR_FILE"
@@ -57,9 +57,12 @@ class Anchor:
         return cls(Path(named), True) if named else cls(data / FILE_NAME, False)
 
     def octets(self) -> bytes | None:
-        """The file, unjudged; None where there is none. Raises StoreUnavailable."""
+        """The file, unjudged; None where there is none, or one that is just being made.
+
+        Raises StoreUnavailable.
+        """
         try:
-            return self.path.read_bytes()
+            return self.path.read_bytes() or None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -78,8 +81,6 @@ class Anchor:
     def advance(self, generation: int, seal: bytes) -> None:
         """Notes a number, unless a greater one is there; durable. Raises StoreUnavailable."""
         try:
-            if not self.path.exists():
-                write_private(self.path, _text(generation, seal))
             with self._locked() as file:
                 found = _TEXT.fullmatch(os.pread(file, 4096, 0))
                 if found is None or int(found[1]) < generation:
@@ -98,7 +99,7 @@ class Anchor:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        file = os.open(self.path, os.O_RDWR)
+        file = open_private(self.path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file

@@ -128,12 +128,14 @@ class Core:
     async def _count(self, connection: AsyncConnection) -> State:
         """Counts one change: judges the number before it, and seals its own."""
         state, hasher = await bump(connection), self._moment.hasher
-        if hasher is None and state.seal is not None:  # another process has just made this vault
+        guarded = hasher is not None
+        if hasher is None:  # not open yet: another process may be making this vault as well
             key = await self.data_keys.stored(connection, FINGERPRINTS)
             hasher = KeyedHasher(key) if key is not None else None
         if hasher is None:
             return state
-        self._judge(hasher, State(state.generation - 1, state.seal))
+        if guarded or state.seal is not None:  # its maker seals the number that it has counted, or
+            self._judge(hasher, State(state.generation - 1, state.seal))  # whoever counts on
         state = State(state.generation, mark(hasher, state.generation))
         await write_state(connection, state)
         return state

@@ -18,15 +18,35 @@ def write_private(path: Path, octets: bytes) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "wb") as file:
-        os.fchmod(file.fileno(), _PRIVATE)
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        _own(file.fileno(), path.parent)
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
     sync_directory(path.parent)
+
+
+def open_private(path: Path) -> int:
+    """A descriptor to read and write a file of mode 0600, made empty where there is none.
+
+    Raises OSError.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE)
+    try:
+        if os.fstat(file).st_size == 0:
+            _own(file, path.parent)
+            sync_directory(path.parent)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _own(file: int, directory: Path) -> None:
+    os.fchmod(file, _PRIVATE)
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(file, owner.st_uid, owner.st_gid)
 
 
 def sync_directory(path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_no_number_can_be_forged(data: Path) -> None:
         rows(data, statement)
         with pytest.raises(RolledBack, match=f"row vault_state .*{ACCEPT}"):
             await open_vault(data, {}, FakeClock())
-    for forged in (b"", b"x", anchor.replace(b"anchor 1 0", b"anchor 1 1"), anchor + b"x"):
+    for forged in (b"x", anchor.replace(b"anchor 1 0", b"anchor 1 1"), anchor + b"x"):
         (data / "vault.anchor").write_bytes(forged)
         with pytest.raises(RolledBack, match=f"the anchor .* was changed, or .*{ACCEPT}"):
             await open_vault(data, {}, FakeClock())
@@ -161,6 +161,17 @@ async def test_an_anchor_that_cannot_be_used_is_unavailable(
         rows(data, "UPDATE vault_state SET seal = NULL")
         with pytest.raises(StoreUnavailable, match=r"the anchor .* can't be used"):
             await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(place)}, FakeClock())
+
+
+async def test_an_empty_anchor_is_one_that_is_being_made(data: Path, tmp_path: Path) -> None:
+    """Two processes may make a vault at once. Outside it is missing, as if it were not there."""
+    await change(data)
+    (data / "vault.anchor").write_bytes(b"")
+    await change(data)
+    assert (data / "vault.anchor").stat().st_size > 0
+    (tmp_path / "anchor").write_bytes(b"")
+    with pytest.raises(RolledBack, match="there is no anchor"):
+        await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "anchor")}, FakeClock())
 
 
 async def test_an_anchor_only_grows(vault: Vault, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.support.canaries import files, holds
 KEY = "sk-CANARY/0123456789+abcdefghijklmnop-0123456789"
 PLACES = ("data", "config", "host")
 """Where something is: a failure names it, whatever it is."""
-READING = (("import",), ("check",))
+READING = (("import",), ("check",), ("restore",), ("backup",))
 """Their argument is the name of a file."""
 
 
@@ -46,9 +46,9 @@ def test_no_command_repeats_a_key_or_a_token(relay: Terminal, path: tuple[str, .
         if isinstance(param, click.Option) and not param.is_flag and param.name not in PLACES
     ]
     for text in (KEY, token):
-        lines = [(text, text), (f"--{text}",), ("openai", text)]
+        lines = [(f"--{text}",), ("openai", text)]
         if path not in READING:
-            lines += [(text,), (f"openai={text}",)]
+            lines += [(text,), (text, text), (f"openai={text}",)]
         lines += [(option, text) for option in options]
         lines += [("openai", option, text) for option in options]
         if path != ("serve",):  # it would begin to serve
