@@ -4,6 +4,7 @@ that it was not told to."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
 from pathlib import Path
@@ -314,5 +315,22 @@ async def test_a_damaged_database_is_not_restored(vault: Vault, data: Path, tmp_
     octets = bytearray((data / "vault.db").read_bytes())
     octets[2 * 4096 : 3 * 4096] = b"\xff" * 4096
     sealed = Archive(0.0, {"vault.db": bytes(octets)}).sealed(WORDS)
+    with pytest.raises(Unopenable, match="damaged; take another"):
+        await restore_vault(tmp_path / "there", sealed, WORDS)
+
+
+async def test_a_database_that_contradicts_itself_is_not_restored(
+    vault: Vault, data: Path, tmp_path: Path
+) -> None:
+    """It can be read, but SQLite's check names what is wrong."""
+    for statement in (
+        "CREATE TABLE strange (a)",
+        "INSERT INTO strange VALUES (NULL)",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = "
+        "'CREATE TABLE strange (a NOT NULL)' WHERE name = 'strange'",
+    ):
+        with contextlib.closing(sqlite3.connect(data / "vault.db")) as connection:
+            connection.executescript(statement)
+    sealed = Archive(0.0, {"vault.db": (data / "vault.db").read_bytes()}).sealed(WORDS)
     with pytest.raises(Unopenable, match="damaged; take another"):
         await restore_vault(tmp_path / "there", sealed, WORDS)

@@ -11,6 +11,10 @@ from tests.support.clock import FakeClock
 from tests.vault.words import FIRST, SECOND, new_key, put_generation, rows
 from vault import NewToken, RolledBack, Secret, StoreUnavailable, Vault, open_vault
 from vault.anchor import Anchor
+from vault.core import Core, Moment
+from vault.datakeys import DataKeys
+from vault.mastersource import MasterKeySource
+from vault.store import Store
 
 ACCEPT = "go on with: keyrelay serve --accept-rollback"
 
@@ -172,6 +176,34 @@ async def test_an_empty_anchor_is_one_that_is_being_made(data: Path, tmp_path: P
     (tmp_path / "anchor").write_bytes(b"")
     with pytest.raises(RolledBack, match="there is no anchor"):
         await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "anchor")}, FakeClock())
+
+
+async def test_whoever_counts_on_before_the_first_seal_seals(vault: Vault, data: Path) -> None:
+    """Two processes make a vault: one has made the data keys, the other takes the next number."""
+    rows(data, "UPDATE vault_state SET seal = NULL")
+    source = MasterKeySource.find(data, {})
+    store = Store.at(data / "vault.db")
+    keys, moment = DataKeys(source, source.read()), Moment(Anchor.find(data, {}))
+    core = Core(store, keys, FakeClock(), "second", moment)
+    assert await core.refresh()
+    async with core.changing() as making:
+        await making.record("data-key make", "", "other")
+    await store.close()
+    assert rows(data, "SELECT length(seal) FROM vault_state") == [(32,)]
+    await change(data)
+
+
+def test_an_anchor_that_cannot_be_made_durable_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to be there."""
+
+    def fails(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("vault.files.sync_directory", fails)
+    with pytest.raises(StoreUnavailable, match="input/output error"):
+        Anchor(tmp_path / "anchor", True).advance(1, bytes(32))
 
 
 async def test_an_anchor_only_grows(vault: Vault, tmp_path: Path) -> None:
