@@ -13,29 +13,9 @@ from typing import Any
 import pytest
 
 from proxy.logs import Handler, Log, LogSettings, Told, as_console, as_json, logging_to
-from proxy.record import CallRecord
+from tests.support.records import CALL
 
-CALL = CallRecord(
-    id="abc-1",
-    began=1_800_000_000.0,
-    tenant="default",
-    token="laptop",
-    token_id="T1",
-    service="openai",
-    host="api.openai.com",
-    method="POST",
-    status=200,
-    code="",
-    verdict="stored",
-    cut=False,
-    received=10,
-    sent=2000,
-    seconds=0.25,
-    waited=0.05,
-    upstream_seconds=0.1,
-    meter=None,
-    address="192.0.2.1",
-)
+LOGGED = CALL._replace(key="", answered=None, address="192.0.2.1")
 PIPE = 4096
 STEERING = "red\x1b[31m\x07\r\n\x9b2J\u202e\u2028end\x7f"
 
@@ -66,7 +46,7 @@ def pipe() -> Iterator[Pipe]:
 def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
     """Names and numbers; the token by its name, never by its id."""
     log = Log(pipe.sink, as_json)
-    log.call(CALL)
+    log.call(LOGGED)
     log.close()
     [line] = pipe.read_all()
     assert json.loads(line) == {
@@ -96,7 +76,7 @@ def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
 def test_what_steers_a_terminal_is_written_out(pipe: Pipe, rendering: Callable[[], Any]) -> None:
     """C0, C1, line separators, turned reading order, half surrogate pairs: one line, plain."""
     log = Log(pipe.sink, rendering)
-    log.call(CALL._replace(token=STEERING))
+    log.call(LOGGED._replace(token=STEERING))
     log.add(Told(1.8e9, "warning", "keyrelay", STEERING + "\udc80", {"id": STEERING}))
     log.close()
     lines = pipe.read_all()
@@ -111,7 +91,7 @@ def test_what_steers_a_terminal_is_written_out(pipe: Pipe, rendering: Callable[[
 def test_json_gives_back_the_very_text(pipe: Pipe) -> None:
     """What is escaped is escaped as JSON: a reader finds what was there."""
     log = Log(pipe.sink, as_json)
-    log.call(CALL._replace(token=STEERING))
+    log.call(LOGGED._replace(token=STEERING))
     log.close()
     [line] = pipe.read_all()
     assert line.isascii()
@@ -121,8 +101,8 @@ def test_json_gives_back_the_very_text(pipe: Pipe) -> None:
 def test_people_get_the_call_in_front_and_no_empty_members(pipe: Pipe) -> None:
     """Without colours where nobody asked for them."""
     log = Log(pipe.sink, lambda: as_console(False))
-    log.call(CALL)
-    log.call(CALL._replace(status=0, host="", service=""))
+    log.call(LOGGED)
+    log.call(LOGGED._replace(status=0, host="", service=""))
     log.close()
     first, second = pipe.read_all()
     assert "200 POST api.openai.com" in first
@@ -136,7 +116,7 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(pipe: Pipe) -> None:
     """Lines beyond the queue are dropped, counted, and told once somebody reads again."""
     log = Log(pipe.sink, as_json, bound=50)
     for number in range(1000):
-        log.call(CALL._replace(id=f"n{number}"))
+        log.call(LOGGED._replace(id=f"n{number}"))
     assert log.lost > 0
     lost = log.lost
     read = bytearray()
@@ -154,7 +134,7 @@ def test_the_end_waits_for_no_reader() -> None:
     pipe = Pipe()
     log = Log(pipe.sink, as_json)
     for _ in range(1000):
-        log.call(CALL)
+        log.call(LOGGED)
     log.close()
     assert log.lost == 0  # they wait to this very moment
     os.close(pipe.source)
@@ -169,7 +149,7 @@ def test_a_reader_that_went_away_harms_nothing() -> None:
     os.close(source)
     log = Log(sink, as_json)
     for _ in range(3):
-        log.call(CALL)
+        log.call(LOGGED)
     log.close()
     os.close(sink)
     assert log.lost == 3
@@ -180,7 +160,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     os.set_blocking(pipe.sink, False)
     log = Log(pipe.sink, as_json)
     for number in range(100):
-        log.call(CALL._replace(id=f"n{number}"))
+        log.call(LOGGED._replace(id=f"n{number}"))
     read = bytearray()
     while read.count(b"\n") < 100:
         read += os.read(pipe.source, 65536)

@@ -10,28 +10,21 @@ from proxy.health.tally import IN_A_ROW
 from proxy.health.watch import FAILURES, HOSTS, PAIRS, Health, Probed
 from proxy.record import CallRecord
 from proxy.services import CurrentServices, load_services
+from tests.support.records import CALL
 
 PROVIDER = "api.openai.com"
-BASIS = CallRecord(
-    id="a",
+BASIS = CALL._replace(
     began=1000.0,
-    tenant="default",
     token="caller",
     token_id="t",
-    service="openai",
-    host=PROVIDER,
     method="GET",
-    status=200,
-    code="",
     verdict="bypass",
-    cut=False,
     received=0,
     sent=2,
     seconds=0.5,
     waited=0.0,
     upstream_seconds=0.2,
-    meter=None,
-    key="default",
+    answered=None,
 )
 DOWN = BASIS._replace(status=502, code="upstream_unreachable", verdict="", upstream_seconds=None)
 

@@ -11,31 +11,13 @@ import pytest
 
 from proxy.record import CallRecord
 from proxy.traces.sending import Fate, Sender
+from tests.support.records import CALL
 
 SECONDS = 20.0
 
 
 def record(number: int) -> CallRecord:
-    return CallRecord(
-        id=str(number),
-        began=0.0,
-        tenant="default",
-        token="caller",
-        token_id="",
-        service="openai",
-        host="",
-        method="GET",
-        status=200,
-        code="",
-        verdict="",
-        cut=False,
-        received=0,
-        sent=0,
-        seconds=0.0,
-        waited=0.0,
-        upstream_seconds=None,
-        meter=None,
-    )
+    return CALL._replace(id=str(number))
 
 
 def encoder() -> object:
