@@ -22,8 +22,8 @@ from sqlalchemy import (
 
 METADATA: Final = MetaData()
 
-# One row: how often anything was changed, what authenticates that, and which master key wraps the
-# data keys.
+# One row: how often anything was changed, which master key wraps the data keys, where the audit log
+# ends (the number of its last row, and that row's link), and what authenticates all but the key.
 STATE: Final = Table(
     "vault_state",
     METADATA,
@@ -31,6 +31,8 @@ STATE: Final = Table(
     Column("generation", Integer, nullable=False),
     Column("master_id", String(16)),
     Column("seal", LargeBinary),
+    Column("audit_rows", Integer),
+    Column("audit_link", LargeBinary),
 )
 
 # The highest number of a purpose is its current key; others stay only while rows are re-sealed.
@@ -140,4 +142,5 @@ AUDIT: Final = Table(
     Column("action", String(64), nullable=False),
     Column("tenant", String(64), nullable=False),
     Column("subject", Text, nullable=False),
+    Column("link", LargeBinary),
 )
