@@ -10,13 +10,9 @@ run: .venv/run
 test: .venv/test
 	@$(BIN)/python -m pytest -q -n 2
 
-# What the suite does in short, at full length: minutes.
+# What the suite does in short, at full length, and one table of figures: an hour.
 attack: .venv/test
-	@$(BIN)/python -m tests.attack.vault
-	@$(BIN)/python -m tests.attack.rotation
-	@$(BIN)/python -m tests.attack.upstreams
-	@$(BIN)/python -m tests.attack.timing
-	@$(BIN)/python -m tests.attack.callers
+	@$(BIN)/python -m tests.attack
 
 # The rooms where secrets and parsers live: every line and branch.
 coverage: .venv/test

@@ -1,4 +1,4 @@
-"""Load that is not kind, beside one caller that is: `make attack`. Some four minutes."""
+"""Load that is not kind, beside one caller that is. Some four minutes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
+from tests.attack.outcome import Outcome
 from tests.attack.swarm import LARGE, MANNERS, SMALL
 from tests.support.caller import Caller, call
 from tests.support.origin import Exchange, Origin
@@ -42,18 +43,14 @@ class Figures:
     memory: list[float] = field(default_factory=list)
 
     @property
-    def row(self) -> str:
-        """One line of the table."""
+    def told(self) -> str:
+        """In words."""
         before, most, after = self.memory[0], max(self.memory), self.memory[-1]
-        times = f"{self.seconds:>9.1f}{self.alone:>10.1f}{self.beside:>10.1f}{self.calls:>8}"
-        memory = f"{before:>9.1f}{most:>8.1f}{after:>8.1f}{after / before - 1:>+8.1%}"
-        return f"{self.name:16}{CALLERS:>6}{times}{memory}"
-
-
-HEAD: Final = (
-    f"{'callers that':16}{'many':>6}{'closed s':>9}{'p99 alone':>10}{'beside ms':>10}{'calls':>8}"
-    f"{'MiB':>9}{'most':>8}{'after':>8}{'':>8}"
-)
+        return (
+            f"gone after {self.seconds:.1f} s; p99 of the kind {self.alone:.1f} ms alone, "
+            f"{self.beside:.1f} beside; "
+            f"{before:.0f} MiB before, {most:.0f} at most, {after:.0f} after"
+        )
 
 
 @dataclass
@@ -128,7 +125,7 @@ def p99(took: list[float]) -> float:
     return sorted(took)[len(took) * 99 // 100]
 
 
-async def attack(here: Ground, name: str) -> Figures:
+async def attack(here: Ground, name: str, callers: int) -> Figures:
     """One manner, from its first connection until none is left."""
     found, done = Figures(name), asyncio.Event()
     kind = asyncio.create_task(be_kind(here, done, []))
@@ -138,10 +135,10 @@ async def attack(here: Ground, name: str) -> Figures:
     done = asyncio.Event()
     found.memory.append(here.resident())
     kind = asyncio.create_task(be_kind(here, done, found.memory))
-    words = ("-m", "tests.attack.swarm", name, here.up.url, here.token, str(CALLERS))
+    words = ("-m", "tests.attack.swarm", name, here.up.url, here.token, str(callers))
     swarm = await asyncio.create_subprocess_exec(sys.executable, *words, env=environment())
     try:
-        found.seconds = await until_closed(here, swarm, ENDED_BY_US.isdisjoint({name}))
+        found.seconds = await until_closed(here, swarm, callers / 2, name not in ENDED_BY_US)
     finally:
         if swarm.returncode is None:
             swarm.kill()
@@ -154,29 +151,24 @@ async def attack(here: Ground, name: str) -> Figures:
     return found
 
 
-async def until_closed(here: Ground, swarm: asyncio.subprocess.Process, goes: bool) -> float:
+async def until_closed(
+    here: Ground, swarm: asyncio.subprocess.Process, crowd: float, goes: bool
+) -> float:
     """Seconds from the first connection until the kind caller's is the only one."""
     began, came = perf_counter(), False
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             there = await here.connections()
-            came = came or there > CALLERS / 2 or swarm.returncode is not None
+            came = came or there > crowd or swarm.returncode is not None
             if came and there <= 1 and (not goes or swarm.returncode is not None):
                 return perf_counter() - began
             await asyncio.sleep(0.1)
 
 
-async def run() -> list[Figures]:
-    """Every manner in turn; a row is printed when it is over."""
-    print(HEAD)
-    found = []
+async def outcomes(callers: int = CALLERS) -> AsyncIterator[Outcome]:
+    """Every manner in turn. A fault is one that is never over: memory and times are told."""
     async with ground() as here:
-        for name in ("burst", *MANNERS):  # the first warms up: what a crowd leaves is left once
-            figures = await attack(here, name)
-            found.append(figures)
-            print(figures.row if len(found) > 1 else f"({figures.row})", flush=True)
-    return found[1:]
-
-
-if __name__ == "__main__":
-    asyncio.run(run())
+        await attack(here, "call all at once", callers)  # what a first crowd leaves is left once
+        for name in MANNERS:
+            figures = await attack(here, name, callers)
+            yield Outcome(f"callers that {name}", callers, "connections", 0, figures.told)

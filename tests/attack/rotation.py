@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.attack.outcome import Outcome
 from tests.support.clock import FakeClock
 from vault import Changes, NewKey, Secret, open_vault
 
@@ -109,15 +111,14 @@ async def run(kills: int = KILLS, keys: int = KEYS, longest: float = LONGEST) ->
     return figures
 
 
-def row(figures: Figures) -> str:
-    """One line of the table."""
-    return (
-        f"master rotate killed: {figures.kills} kills, {figures.between} of them on its "
-        f"way; {figures.asked} keys asked, {figures.unread} unread, {figures.left} lost"
+async def outcomes(
+    kills: int = KILLS, keys: int = KEYS, longest: float = LONGEST
+) -> AsyncIterator[Outcome]:
+    """One row."""
+    found = await run(kills, keys, longest)
+    told = (
+        f"{found.between} on the way of a rotation of {keys:,} keys; {found.asked:,} keys asked, "
+        f"{found.unread} unread, {found.left} lost"
     )
-
-
-if __name__ == "__main__":
-    found = asyncio.run(run())
-    print(row(found))
-    sys.exit(bool(found.unread or found.left))
+    bad = found.unread + found.left
+    yield Outcome("`master rotate` killed", found.kills, "kills", bad, told)

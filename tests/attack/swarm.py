@@ -72,7 +72,7 @@ MANNERS: Final[Mapping[str, Manner]] = {
     "drip headers": drip_header,
     "drip bodies": drip_body,
     "read nothing": read_nothing,
-    "burst": call_at_once,
+    "call all at once": call_at_once,
 }
 
 

@@ -1,24 +1,23 @@
-"""Does the time of a refusal tell anything of tokens? `python -m tests.attack.timing [PAIRS]`.
+"""Does the time of a refusal tell anything of tokens?
 
 Each pair asks twice, one after the other and in random order: with an id that nobody has and with
 one that somebody has; or with a secret that is wrong in its first and in its last octet. What is
-printed: the middle time of a refusal, the effect (the mean of the differences), and |t|.
+told: the middle time of a refusal, the effect (the mean of the differences), and |t|.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Final, NamedTuple
 
+from tests.attack.outcome import Outcome
 from vault import NewToken, Vault, open_vault
 from vault.tokens import checked, mint
 
@@ -113,21 +112,19 @@ async def _on_a_vault(measured: Callable[[Vault, str], Awaitable[Timing]]) -> Ti
             await vault.close()
 
 
-async def run(pairs: int = PAIRS) -> dict[str, Timing]:
-    """Every attack in turn; a row for each."""
-    found = {}
-    print(f"{'refusals in time':40}{'pairs':>8}{'middle us':>11}{'effect us':>11}{'|t|':>8}")
+async def run(pairs: int = PAIRS) -> AsyncIterator[tuple[str, Timing]]:
+    """Every attack in turn."""
     for name, attack in ATTACKS.items():
 
         async def measured(vault: Vault, good: str, attack: Pairs = attack) -> Timing:
             return await measure(vault, attack(good), pairs)
 
-        found[name] = one = await _on_a_vault(measured)
-        row = f"{name:40}{one.pairs:>8}{one.middle:>11.2f}{one.effect:>11.3f}{one.t:>8.2f}"
-        print(row, flush=True)
-    return found
+        yield name, await _on_a_vault(measured)
 
 
-if __name__ == "__main__":
-    asked = int(sys.argv[1]) if sys.argv[1:] else PAIRS
-    sys.exit(any(one.answers != {None} for one in asyncio.run(run(asked)).values()))
+async def outcomes(pairs: int = PAIRS) -> AsyncIterator[Outcome]:
+    """A row for each. A fault is an answer that differs: times are told, not judged."""
+    async for name, one in run(pairs):
+        told = f"{one.middle:.1f} us; effect {one.effect:+.3f} us, |t| {one.t:.2f}"
+        differ = len(one.answers - {None})
+        yield Outcome(f"refusals in time: {name}", one.pairs, "pairs", differ, told)

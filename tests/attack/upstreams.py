@@ -7,18 +7,17 @@ the call's own (whole, or visibly cut), or a refusal of ours that holds nothing 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import select
 import socket
 import struct
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.attack.outcome import Outcome
 from tests.support.caller import Answered, Caller
 from tests.support.origin import LAST_CHUNK, chunk, head, reply
 from tests.support.relay import Running, running_relay
@@ -333,13 +332,6 @@ class Figures:
     wrong: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
 
-    def row(self) -> str:
-        return (
-            f"upstreams | {self.calls} calls of two tenants over {self.connections} connections, "
-            f"{len(self.kinds)} ways to answer | {self.whole} whole, {self.cut} cut, "
-            f"{self.refused} refused | crossed: {len(self.crossed)}, wrong: {len(self.wrong)}"
-        )
-
     def judge(self, name: str, kind: str, method: str, answer: Answered) -> None:
         """One answer against what its call may get."""
         self.calls += 1
@@ -461,16 +453,14 @@ async def attack(data: Path, calls: int, seed: int = 5, abreast: int = 12) -> Fi
     return figures
 
 
-def main(calls: int = 10_000) -> int:
-    """Prints one row; 1 where anything crossed."""
-    logging.disable()  # each of these failures is told, by thousands
+async def outcomes(calls: int = 10_000) -> AsyncIterator[Outcome]:
+    """One row."""
     with tempfile.TemporaryDirectory() as folder:
-        figures = asyncio.run(attack(Path(folder) / "data", calls, random.randrange(10**9)))
-    print(figures.row())
-    for one in (*figures.crossed, *figures.wrong):
-        print("  ", one)
-    return 1 if figures.crossed or figures.wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+        found = await attack(Path(folder) / "data", calls, random.randrange(10**9))
+    told = (
+        f"{len(found.kinds)} ways to answer, {found.connections:,} connections: "
+        f"{found.whole:,} whole, {found.cut:,} cut, {found.refused:,} refused"
+    )
+    bad = (*found.crossed, *found.wrong)
+    name = "hostile upstreams, two tenants at once"
+    yield Outcome(name, found.calls, "calls", len(bad), told, bad[:5])

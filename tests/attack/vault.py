@@ -1,15 +1,14 @@
-"""The vault under attack, at full length; prints one row for each attack: `make attack`."""
+"""The vault under attack: one row for each kind of change."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from tests.attack import rows
+from tests.attack.outcome import Outcome
 from tests.attack.rows import Siege, Verdict
 from tests.support.clock import FakeClock
 from vault import open_vault
@@ -40,18 +39,10 @@ async def besiege(act: Act) -> Verdict:
         return siege.verdict
 
 
-async def run() -> dict[str, Verdict]:
-    """Every attack in turn; what came of each is printed when it is over."""
-    found = {}
-    print(f"{'vault':44}{'acts':>8}{'refused':>9}{'harmless':>9}{'faults':>7}")
-    for name, act in ACTS.items():
-        found[name] = verdict = await besiege(act)
-        counts = f"{verdict.acts:>8}{verdict.refused:>9}{verdict.harmless:>9}"
-        print(f"{name:44}{counts}{len(verdict.faults):>7}", flush=True)
-        for fault in verdict.faults[:5]:
-            print(f"    {fault}")
-    return found
-
-
-if __name__ == "__main__":
-    sys.exit(any(verdict.faults for verdict in asyncio.run(run()).values()))
+async def outcomes(acts: str = "") -> AsyncIterator[Outcome]:
+    """Every attack in turn, or those whose names hold these letters."""
+    for name in (name for name in ACTS if acts in name):
+        verdict = await besiege(ACTS[name])
+        told = f"{verdict.refused:,} refused, {verdict.harmless:,} harmless"
+        faults = verdict.faults
+        yield Outcome(name, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))

@@ -1,0 +1,78 @@
+"""Which attacks there are, and how large: the table that `make attack` goes through.
+
+To add one:
+
+1. a module of this package with an async generator that yields an `Outcome` as each of its rows is
+   over (what it prints goes to standard error, as progress):
+
+       async def outcomes(kills: int = 200) -> AsyncIterator[Outcome]:
+           ...
+           yield Outcome("kill -9 in a store", kills, "kills", lost, f"{asked} asked")
+
+2. a row in CAMPAIGNS: the name to call it by, the point of the promise that it belongs to, the
+   module, the sizes of the whole attack and those of a short one (seconds). Sizes are keywords of
+   `outcomes`.
+
+Each campaign runs in a process of its own (`python -m tests.attack.campaigns NAME FILE size=N`), so
+that none is in the way of another; one that breaks off is a row with a fault.
+
+    python -m tests.attack                     all of them, at full length: `make attack`
+    python -m tests.attack --short             all of them, in short
+    python -m tests.attack vault callers       these
+    python -m tests.attack timing pairs=1000   with another size
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+Sizes = Mapping[str, Any]
+
+
+class Campaign(NamedTuple):
+    """One module's attacks, and their sizes."""
+
+    point: str
+    module: str
+    whole: Sizes
+    short: Sizes
+
+
+CAMPAIGNS: Final[Mapping[str, Campaign]] = {
+    "upstreams": Campaign("2", "upstreams", {"calls": 10_000}, {"calls": 160}),
+    "vault": Campaign("6", "vault", {}, {"acts": "names"}),
+    "rotation": Campaign(
+        "6", "rotation", {"kills": 200, "keys": 10_000}, {"kills": 5, "keys": 450, "longest": 0.4}
+    ),
+    "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
+    "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
+}
+
+
+async def carry_out(name: str, sizes: Sizes, out: Path) -> None:
+    """One campaign in this process; a line of JSON for each outcome, as it comes."""
+    module = importlib.import_module(f"tests.attack.{CAMPAIGNS[name].module}")
+    began = perf_counter()
+    async for outcome in module.outcomes(**sizes):
+        with out.open("a") as lines:
+            lines.write(json.dumps([perf_counter() - began, outcome]) + "\n")
+        began = perf_counter()
+
+
+def sizes_in(words: list[str]) -> Sizes:
+    """`kills=5` as a number, anything else as a word."""
+    pairs = (word.split("=", 1) for word in words)
+    return {name: json.loads(text) if text[:1].isdigit() else text for name, text in pairs}
+
+
+if __name__ == "__main__":
+    logging.disable()  # most of these failures are told, by thousands
+    asyncio.run(carry_out(sys.argv[1], sizes_in(sys.argv[3:]), Path(sys.argv[2])))

@@ -1,0 +1,79 @@
+"""The table of `make attack`, on a terminal and in the README.
+
+python -m tests.attack.shown                     the README shows docs/attack.json
+python -m tests.attack.shown build/attack.json   takes the figures of a run for that first
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.attack.outcome import Outcome, Row
+
+ROOT: Final = Path(__file__).parent.parent.parent
+KEPT: Final = ROOT / "docs/attack.json"
+README: Final = ROOT / "README.md"
+BEGIN: Final = "<!-- the table of docs/attack.json, written by tests/attack/shown.py -->\n"
+END: Final = "<!-- its end -->\n"
+HEAD: Final = ("point", "attack", "tried", "found", "figures", "seconds")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """As text."""
+    one = row.outcome
+    tried = f"{one.count:,} {one.acts}".strip()
+    return (row.point, one.attack, tried, str(one.found), one.told, f"{row.seconds:,.1f}")
+
+
+def plain(rows: Sequence[Row]) -> str:
+    """For a terminal, with what was found in words below."""
+    lines = [HEAD, *map(cells, rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
+    told = [
+        "  ".join(
+            text.rjust(width) if name in ("found", "seconds") else text.ljust(width)
+            for name, text, width in zip(HEAD, line, widths, strict=True)
+        )
+        for line in lines
+    ]
+    faults = [f"  {row.outcome.attack}: {fault}" for row in rows for fault in row.outcome.faults]
+    return "\n".join([*told, *faults])
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """For the README, one line for each row; what was found is in words in the JSON."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|---:|---|---:|"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)]) + "\n"
+
+
+def document(rows: Sequence[Row]) -> str:
+    """As JSON, a member for each figure."""
+    told = [{"point": row.point, "seconds": row.seconds, **row.outcome._asdict()} for row in rows]
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def read(text: str) -> list[Row]:
+    """The rows of such a document."""
+    return [
+        Row(
+            one.pop("point"), one.pop("seconds"), Outcome(**{**one, "faults": tuple(one["faults"])})
+        )
+        for one in json.loads(text)
+    ]
+
+
+def filled(page: str, rows: Sequence[Row]) -> str:
+    """The page with this table between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        KEPT.write_text(Path(sys.argv[1]).read_text())
+    README.write_text(filled(README.read_text(), read(KEPT.read_text())))

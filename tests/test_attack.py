@@ -1,0 +1,72 @@
+"""The table of `make attack`: each campaign can be called, and nothing that is found gets lost."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from tests.attack import __main__ as runner
+from tests.attack import shown
+from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, sizes_in
+from tests.attack.outcome import Outcome, Row
+
+ROWS = [
+    Row("2", 1.5, Outcome("one", 10_000, "calls", 0, "all whole")),
+    Row("9", 0.0, Outcome("other", 3, "kills", 1, faults=("a3: lost",))),
+]
+
+
+@pytest.mark.parametrize("campaign", CAMPAIGNS.values(), ids=CAMPAIGNS)
+def test_a_campaign_takes_its_sizes(campaign: Campaign) -> None:
+    """Its module has `outcomes`, which yields rows and knows the names of both."""
+    outcomes = importlib.import_module(f"tests.attack.{campaign.module}").outcomes
+    assert inspect.isasyncgenfunction(outcomes)
+    inspect.signature(outcomes).bind(**campaign.whole)
+    inspect.signature(outcomes).bind(**campaign.short)
+
+
+def test_sizes_come_over_a_command_line() -> None:
+    """Numbers as numbers."""
+    assert sizes_in(["kills=5", "longest=0.4", "acts=names"]) == {
+        "kills": 5,
+        "longest": 0.4,
+        "acts": "names",
+    }
+
+
+async def test_a_campaign_tells_each_row_as_it_is_over(tmp_path: Path) -> None:
+    """So that one that breaks off later has told the others."""
+    out = tmp_path / "outcomes"
+    await carry_out("vault", {"acts": "their names"}, out)
+    [line] = out.read_text().splitlines()
+    assert '"all pairs of rows, their names"' in line
+
+
+def test_a_campaign_that_breaks_off_is_a_fault() -> None:
+    """Also one that told nothing at all."""
+    [row] = runner.rows_of("vault", {"nothing": "such"})
+    assert row.outcome == Outcome("vault: broke off", 0, "", 1)
+
+
+def test_an_unknown_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """With those that there are."""
+    assert runner.main(["nosuch"]) == 2
+    assert "there is no nosuch; there are upstreams, " in capsys.readouterr().err
+
+
+def test_the_table_is_read_as_it_was_written() -> None:
+    """From the JSON; on a terminal with faults in words."""
+    assert shown.read(shown.document(ROWS)) == ROWS
+    assert shown.plain(ROWS).splitlines()[-1] == "  other: a3: lost"
+    assert "| 2 | one | 10,000 calls | 0 | all whole | 1.5 |" in shown.markdown(ROWS)
+
+
+def test_a_page_is_filled_between_its_marks_again_and_again() -> None:
+    """Whatever stood there is gone, what stands around stays."""
+    page = f"above\n{shown.BEGIN}old\n{shown.END}below\n"
+    once = shown.filled(page, ROWS)
+    assert (once[:6], once[-6:], "old" in once) == ("above\n", "below\n", False)
+    assert shown.filled(once, ROWS) == once
