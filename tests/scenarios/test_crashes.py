@@ -1,0 +1,31 @@
+"""`make attack` on processes that are killed, in short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.attack import crashes
+from tests.attack.crashes import Figures, Ledger
+from tests.support.clock import FakeClock
+from vault import NewKey, Secret, open_vault
+
+
+async def test_what_is_killed_loses_nothing() -> None:
+    """kill -9: what was acknowledged is there, what was removed is not, the databases are sound."""
+    kills = {"vault": 5, "cache": 5}
+    found = [one async for one in crashes.run(kills, commands=1, servers=2, longest=0.5)]
+    assert [one.faults for one in found] == [[]] * 4
+    assert [one.kills for one in found] == [5, 5, 1, 2]
+
+
+async def test_the_attack_itself_would_notice(tmp_path: Path) -> None:
+    """What is lost, has come back, or is another, is a fault."""
+    ledger, figures = Ledger(), Figures("x")
+    ledger.acknowledge({"key a": "one", "key b": None, "key c": "three"})
+    ledger.announce({"key c": None})
+    vault = await open_vault(tmp_path / "data", {}, FakeClock(), create=True)
+    for alias in ("b", "c"):
+        await vault.put_key(NewKey("default", "openai", alias, {"key": Secret(b"sk-four-4")}))
+    await vault.close()
+    await crashes.look_at_vault(tmp_path / "data", ledger, figures)
+    assert (figures.lost, figures.back, figures.wrong, figures.unsound) == (1, 1, 1, 0)
