@@ -1,7 +1,8 @@
 """Makes workers that change a vault or a cache until they are killed.
 
-`python -m tests.attack.nursery` forks one for each line `ACT DATA SEED`, so that none costs the start of a Python. A worker says
-what it is about to do and, the moment that this is acknowledged, that it is done.
+`python -m tests.attack.nursery` forks one for each line `ACT DATA SEED`, so that none costs the
+start of a Python. A worker says what it is about to do and, the moment that this is acknowledged,
+that it is done.
 """
 
 from __future__ import annotations
