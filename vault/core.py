@@ -14,7 +14,7 @@ from vault.anchor import Anchor, judge_seal, mark
 from vault.audit import Change
 from vault.datakeys import FINGERPRINTS, DataKeys
 from vault.declared import Declarations
-from vault.errors import RolledBack
+from vault.errors import RolledBack, StoreUnavailable
 from vault.lookups import Lookups
 from vault.sealing import DataKey, KeyedHasher
 from vault.store import State, Store, bump, write_state
@@ -36,7 +36,7 @@ class Moment:
     def __init__(self, anchor: Anchor) -> None:
         self.anchor = anchor
         self.hasher: KeyedHasher | None = None
-        self.refused: RolledBack | None = None
+        self.refused: RolledBack | StoreUnavailable | None = None
         self.generation = 0
         self.run = secrets.token_hex(8)
         self.seen = Lookups()
@@ -99,20 +99,32 @@ class Core:
         return self.store.reading()
 
     def require_sound(self) -> None:
-        """Raises RolledBack while the database is known to be another than it should be."""
-        if self._moment.refused is not None:
-            raise RolledBack(str(self._moment.refused))
+        """Raises RolledBack while the database is known to be another than it should be, and
+        StoreUnavailable after a lapse."""
+        refused = self._moment.refused
+        if refused is not None:
+            raise type(refused)(str(refused))
+
+    def lapse(self) -> None:
+        """Nothing that was read counts any more, until the database is read again."""
+        self.forget()
+        self._moment.refused = StoreUnavailable(
+            "the vault's database could not be read for too long; see that its disk is there"
+        )
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Change]:
         """One transaction: durable and counted when it ends, the look-ups forgotten."""
+        begun = False
         try:
             async with self.store.writing() as connection:
                 state = await self._count(connection)
+                begun = True
                 yield Change(connection, self.clock.now(), self.actor)
             await self._note(state)
         finally:
-            self.forget()
+            if begun:  # else nothing has changed, and what was seen may be all that there is
+                self.forget()
 
     @asynccontextmanager
     async def accepting(self, at_least: int) -> AsyncIterator[Change]:
@@ -170,7 +182,8 @@ class Core:
     async def refresh(self) -> bool:
         """Drops the look-ups if another process has changed the vault; True if so.
 
-        Raises RolledBack, and nothing is read any more, as long as the database is an older one.
+        Raises RolledBack, and nothing is read any more, as long as the database is an older one;
+        StoreUnavailable, and what was looked up stays.
         """
         moment, state = self._moment, await self.store.state()
         if state.generation == moment.generation and moment.refused is None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import URL, Connection, event, make_url, select, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from vault import schema
 from vault.errors import Invalid, StoreUnavailable
@@ -168,8 +169,42 @@ def _engine(url: URL) -> AsyncEngine:
         connect_args={"isolation_level": None},  # the driver starts no transactions of its own
     )
     event.listen(engine.sync_engine, "connect", _set_pragmas)
+    file = _File(Path(url.database or ":memory:"))
+    event.listen(engine.sync_engine, "do_connect", file.require)
+    event.listen(engine.sync_engine, "connect", file.remember)
+    event.listen(engine.sync_engine, "checkout", file.compare)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+class _File:
+    """Keeps connections to the file that is there: on an open one SQLite would read on in a file
+    that was removed or replaced, where nobody's changes arrive, and for a new one make an empty
+    file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def require(self, *_: object) -> None:
+        """Before a connection is made; raises OperationalError."""
+        if self._which() is None:
+            raise sqlite3.OperationalError(f"{self._path.name} is not there")
+
+    def remember(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        """Which file a connection has open."""
+        record.info["file"] = self._which()
+
+    def compare(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        """Before a connection is used; another is made for another file."""
+        if self._which() != record.info["file"]:
+            raise DisconnectionError
+
+    def _which(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

@@ -240,6 +240,10 @@ class Vault:
         """Looks for a change by another process and forgets what was looked up; True if so."""
         return await self._core.refresh()
 
+    def lapse(self) -> None:
+        """Nothing that was read counts any more, until `refresh` can read the database again."""
+        self._core.lapse()
+
     async def purges(self) -> tuple[Purge, ...]:
         """The newest purge for each tenant and service."""
         return await self._tenants.purges()
