@@ -1,4 +1,4 @@
-"""The anchor: a small file that knows how often the vault was changed, so that an older database
+"""The anchor: a small file that knows how far the vault has come, so that an older database
 under the same name is seen. Outside the data directory it also guards that as a whole.
 """
 
@@ -12,40 +12,46 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from vault.chain import State, seal_of
 from vault.errors import RolledBack, StoreUnavailable
 from vault.files import open_private, reason_of, write_private
 from vault.sealing import KeyedHasher, encode
 
 VARIABLE: Final = "KEYRELAY_ANCHOR_FILE"
 FILE_NAME: Final = "vault.anchor"
-_TEXT: Final = re.compile(rb"keyrelay anchor 1 ([0-9]{20}) ([0-9a-f]{64})\n")
+_TEXT: Final = re.compile(
+    rb"keyrelay anchor (?:1 (?P<first>[0-9]{20})|2 (?P<generation>[0-9]{20}) (?P<rows>[0-9]{20})) "
+    rb"(?P<seal>[0-9a-f]{64})\n"
+)
 
 
-def mark(hasher: KeyedHasher, generation: int) -> bytes:
-    """What authenticates a number of changes; only who has the master key can make it."""
-    return hasher.digest(encode("keyrelay generation 1", generation))
+class Point(NamedTuple):
+    """How far a vault has come: its changes, then the rows of its audit log.
+
+    `rows` -1: its audit log was no chain yet. Every other point of it is earlier or later.
+    """
+
+    generation: int
+    rows: int
 
 
-def authentic(hasher: KeyedHasher, generation: int, found: object) -> bool:
-    """Whether this is the mark of this generation."""
-    return isinstance(found, bytes) and hmac.compare_digest(mark(hasher, generation), found)
+def point_of(state: State) -> Point:
+    """How far a state has come."""
+    return Point(state.generation, -1 if state.head is None else state.head.rows)
 
 
-def judge_seal(hasher: KeyedHasher, generation: int, seal: object) -> None:
-    """Raises RolledBack where the number of changes is not the one that keyrelay wrote."""
-    if not authentic(hasher, generation, seal):
-        raise RolledBack(
-            "the row vault_state of the vault's database was changed or replayed by somebody who "
-            "does not have its master key; restore the database from a backup, or go on with: "
-            "keyrelay serve --accept-rollback"
-        )
+def mark(hasher: KeyedHasher, point: Point) -> bytes:
+    """What authenticates a point; only who has the master key can make it."""
+    if point.rows < 0:  # as releases before the chain wrote it
+        return seal_of(hasher, point.generation, None)
+    return hasher.digest(encode("keyrelay anchor 2", *point))
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One anchor file. Its number only grows, but where `reset` is told to accept another."""
+    """One anchor file. Its point only moves on, but where `reset` is told to accept another."""
 
     path: Path
     outside: bool
@@ -68,32 +74,34 @@ class Anchor:
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def generation(self, octets: bytes, hasher: KeyedHasher) -> int:
-        """The number that the octets vouch for; raises RolledBack for what is none of ours."""
+    def point(self, octets: bytes, hasher: KeyedHasher) -> Point:
+        """The point that the octets vouch for; raises RolledBack for what is none of ours."""
         found = _TEXT.fullmatch(octets)
-        if found and authentic(hasher, int(found[1]), bytes.fromhex(found[2].decode())):
-            return int(found[1])
+        if found:
+            point, seal = _point(found), bytes.fromhex(found["seal"].decode())
+            if hmac.compare_digest(mark(hasher, point), seal):
+                return point
         raise RolledBack(
             f"the anchor {self.path} was changed, or belongs to another vault; if you know why, "
             "go on with: keyrelay serve --accept-rollback"
         )
 
-    def advance(self, generation: int, seal: bytes) -> None:
-        """Notes a number, unless a greater one is there; durable. Raises StoreUnavailable."""
+    def advance(self, point: Point, seal: bytes) -> None:
+        """Notes a point, unless a later one is there; durable. Raises StoreUnavailable."""
         try:
             with self._locked() as file:
                 found = _TEXT.fullmatch(os.pread(file, 4096, 0))
-                if found is None or int(found[1]) < generation:
+                if found is None or _point(found) < point:
                     # In place, in one write of one sector: a lock on the file stays meaningful.
-                    os.pwrite(file, _text(generation, seal), 0)
+                    os.pwrite(file, _text(point, seal), 0)
                     os.fsync(file)
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def reset(self, generation: int, seal: bytes) -> None:
-        """Makes the file anew, with whatever number. Raises StoreUnavailable."""
+    def reset(self, point: Point, seal: bytes) -> None:
+        """Makes the file anew, with whatever point. Raises StoreUnavailable."""
         try:
-            write_private(self.path, _text(generation, seal))
+            write_private(self.path, _text(point, seal))
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -113,5 +121,11 @@ class Anchor:
         )
 
 
-def _text(generation: int, seal: bytes) -> bytes:
-    return f"keyrelay anchor 1 {generation:020} {seal.hex()}\n".encode()
+def _point(found: re.Match[bytes]) -> Point:
+    if found["first"] is not None:
+        return Point(int(found["first"]), -1)
+    return Point(int(found["generation"]), int(found["rows"]))
+
+
+def _text(point: Point, seal: bytes) -> bytes:
+    return f"keyrelay anchor 2 {point.generation:020} {point.rows:020} {seal.hex()}\n".encode()

@@ -10,14 +10,15 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from vault.anchor import Anchor, judge_seal, mark
-from vault.audit import Change
+from vault.anchor import Anchor, Point, mark, point_of
+from vault.audit import Change, Log, end_of
+from vault.chain import State, authentic, judge_seal, seal_of
 from vault.datakeys import FINGERPRINTS, DataKeys
 from vault.declared import Declarations
 from vault.errors import RolledBack, StoreUnavailable
 from vault.lookups import Lookups
 from vault.sealing import DataKey, KeyedHasher
-from vault.store import State, Store, bump, write_state
+from vault.store import Store, bump, hold, write_state
 
 
 class Clock(Protocol):
@@ -31,13 +32,13 @@ class Clock(Protocol):
 class Moment:
     """What everybody who works on one open vault sees, whoever they are."""
 
-    __slots__ = ("anchor", "declared", "generation", "hasher", "refused", "run", "seen")
+    __slots__ = ("anchor", "declared", "hasher", "point", "refused", "run", "seen")
 
     def __init__(self, anchor: Anchor) -> None:
         self.anchor = anchor
         self.hasher: KeyedHasher | None = None
         self.refused: RolledBack | StoreUnavailable | None = None
-        self.generation = 0
+        self.point = Point(0, -1)
         self.run = secrets.token_hex(8)
         self.seen = Lookups()
         self.declared = Declarations()
@@ -72,7 +73,12 @@ class Core:
     @property
     def generation(self) -> int:
         """How often the vault was changed, as far as this process knows; -1: it can't be known."""
-        return self._moment.generation if self._moment.refused is None else -1
+        return self._moment.point.generation if self._moment.refused is None else -1
+
+    @property
+    def point(self) -> Point:
+        """How far the vault has come, as far as this process knows."""
+        return self._moment.point
 
     @property
     def run(self) -> str:
@@ -118,49 +124,81 @@ class Core:
         begun = False
         try:
             async with self.store.writing() as connection:
-                state = await self._count(connection)
+                state = await bump(connection)
                 begun = True
-                yield Change(connection, self.clock.now(), self.actor)
-            await self._note(state)
+                before = state._replace(generation=state.generation - 1)
+                change = await self._begun(connection, before)
+                yield change
+                state = await _sealed(change, state.generation)
+            self._moment.point = max(self._moment.point, point_of(state))
+            await self._advance(state)
         finally:
             if begun:  # else nothing has changed, and what was seen may be all that there is
                 self.forget()
+
+    @asynccontextmanager
+    async def noting(self) -> AsyncIterator[Change]:
+        """The same for entries about what changes nothing: it is not counted, nothing forgotten."""
+        async with self.store.writing() as connection:
+            state = await hold(connection)
+            change = await self._begun(connection, state)
+            yield change
+            state = await _sealed(change, state.generation)
+        # Of a change that another process made this one may not have heard yet: `refresh` will.
+        seen = self._moment.point
+        self._moment.point = Point(seen.generation, max(seen.rows, point_of(state).rows))
+        await self._advance(state)
 
     @asynccontextmanager
     async def accepting(self, at_least: int) -> AsyncIterator[Change]:
         """The same for an older database that is accepted: it counts on from a greater number."""
         hasher = await self.generation_hasher()
         async with self.store.writing() as connection:
-            generation = max((await bump(connection)).generation, at_least)
-            await write_state(connection, State(generation, mark(hasher, generation)))
-            yield Change(connection, self.clock.now(), self.actor)
-        self._moment.generation = generation
+            state = await bump(connection)
+            generation = max(state.generation, at_least)
+            before = state._replace(generation=state.generation - 1)
+            head = await end_of(connection, before.head if authentic(hasher, before) else None)
+            change = Change(connection, self.clock.now(), self.actor, Log(hasher, head))
+            if head is None:
+                await change.begin(hasher)
+            yield change
+            state = await _sealed(change, generation)
+        self._moment.point = point_of(state)
         self.forget()
 
-    async def _count(self, connection: AsyncConnection) -> State:
-        """Counts one change: judges the number before it, and seals its own."""
-        state, hasher = await bump(connection), self._moment.hasher
+    async def begin_log(self, hasher: KeyedHasher) -> State:
+        """Makes the audit log a chain, and seals it, unless another process was faster."""
+        async with self.store.writing() as connection:
+            state = await hold(connection)
+            if state.seal is not None:
+                judge_seal(hasher, state)
+                if state.head is not None:
+                    return state
+            change = Change(connection, self.clock.now(), self.actor, Log(None, None))
+            await change.begin(hasher)
+            return await _sealed(change, state.generation)
+
+    async def _begun(self, connection: AsyncConnection, before: State) -> Change:
+        """A transaction's change; judges the number before it, and the end of the log."""
+        hasher = self._moment.hasher
         guarded = hasher is not None
         if hasher is None:  # not open yet: another process may be making this vault as well
             key = await self.data_keys.stored(connection, FINGERPRINTS)
             hasher = KeyedHasher(key) if key is not None else None
-        if hasher is None:
-            return state
-        if guarded or state.seal is not None:  # its maker seals the number that it has counted, or
-            self._judge(hasher, State(state.generation - 1, state.seal))  # whoever counts on
-        state = State(state.generation, mark(hasher, state.generation))
-        await write_state(connection, state)
-        return state
+        # Its maker seals the number that it has counted, or whoever counts on.
+        if hasher is not None and (guarded or before.seal is not None):
+            self.judge(hasher, before)
+        return Change(connection, self.clock.now(), self.actor, Log(hasher, before.head))
 
-    async def _note(self, state: State) -> None:
-        self._moment.generation = max(self._moment.generation, state.generation)
-        if self._moment.hasher is not None and state.seal is not None:
-            await asyncio.to_thread(self.anchor.advance, state.generation, state.seal)
+    async def _advance(self, state: State) -> None:
+        hasher, point = self._moment.hasher, point_of(state)
+        if hasher is not None and state.seal is not None:
+            await asyncio.to_thread(self.anchor.advance, point, mark(hasher, point))
 
-    def _judge(self, hasher: KeyedHasher, state: State) -> None:
-        """Raises RolledBack for a number that is not ours, or lower than what was seen already."""
-        judge_seal(hasher, state.generation, state.seal)
-        if state.generation < self._moment.generation:
+    def judge(self, hasher: KeyedHasher, state: State) -> None:
+        """Raises RolledBack for a state that is not ours, or earlier than what was seen already."""
+        judge_seal(hasher, state)
+        if point_of(state) < self._moment.point:
             raise RolledBack(
                 "the vault's database was replaced by an older one while it was in use; stop the "
                 "server and put the newest one back, or go on with: "
@@ -186,16 +224,16 @@ class Core:
         StoreUnavailable, and what was looked up stays.
         """
         moment, state = self._moment, await self.store.state()
-        if state.generation == moment.generation and moment.refused is None:
+        if state.generation == moment.point.generation and moment.refused is None:
             return False
         self.forget()
         try:
             if moment.hasher is not None:
-                self._judge(moment.hasher, state)
+                self.judge(moment.hasher, state)
         except RolledBack as error:
             moment.refused = error
             raise
-        moment.generation, moment.refused = state.generation, None
+        moment.point, moment.refused = point_of(state), None
         return True
 
     async def data_key(self, purpose: str) -> DataKey:
@@ -212,3 +250,13 @@ class Core:
         """Reads the data keys again, for one that another process made."""
         async with self.reading() as connection:
             await self.data_keys.load(connection)
+
+
+async def _sealed(change: Change, generation: int) -> State:
+    """Ends a transaction: its number, the end of the log, and what authenticates both."""
+    log = change.log
+    if log.hasher is None:
+        return State(generation, None)
+    state = State(generation, seal_of(log.hasher, generation, log.head), log.head)
+    await write_state(change.connection, state)
+    return state

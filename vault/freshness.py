@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from vault.anchor import Anchor, judge_seal, mark
+from vault.anchor import Anchor, Point, mark, point_of
+from vault.audit import ACCEPT
+from vault.chain import State, judge_seal
 from vault.core import Core
 from vault.errors import RolledBack
 from vault.sealing import KeyedHasher
-from vault.store import State
 
 _REMEDY: Final = (
     "if it is a backup that you restored, revoke and rotate again what was since then, and go on "
     "with: keyrelay serve --accept-rollback"
 )
+_NOWHERE: Final = Point(0, -1)
 
 
 async def require_newest(core: Core, octets: bytes | None, accept: bool) -> None:
@@ -30,9 +32,9 @@ async def require_newest(core: Core, octets: bytes | None, accept: bool) -> None
             raise
         await _accept(core, octets, hasher)
     else:
-        if state.seal is None:  # just made, or by a release without seals
-            await core.store.seal(mark(hasher, state.generation), state.generation)
-        core.anchor.advance(state.generation, mark(hasher, state.generation))
+        if state.seal is None or state.head is None:  # just made, or by a release before the chain
+            state = await core.begin_log(hasher)
+        core.anchor.advance(point_of(state), mark(hasher, point_of(state)))
     core.guard(hasher)
 
 
@@ -44,24 +46,26 @@ def judge(anchor: Anchor, octets: bytes | None, state: State, hasher: KeyedHashe
                 f"there is no anchor {anchor.path}: move the one of the data directory there; if "
                 "it is lost, go on with: keyrelay serve --accept-rollback"
             )
-        known = 0
+        known = _NOWHERE
     else:
-        known = anchor.generation(octets, hasher)
+        known = anchor.point(octets, hasher)
     if not (state.seal is None and octets is None):
-        judge_seal(hasher, state.generation, state.seal)
-    if state.generation < known:
+        judge_seal(hasher, state)
+    there = point_of(state)
+    if there < known:
         raise RolledBack(
-            f"the vault's database is an older one: it has seen {state.generation} changes, the "
-            f"anchor {anchor.path} knows of {known}; {_REMEDY}"
+            f"the vault's database is an older one: its audit log has {max(there.rows, 0)} rows "
+            f"and it has seen {there.generation} changes, the anchor {anchor.path} knows of "
+            f"{max(known.rows, 0)} and {known.generation}; {_REMEDY}"
         )
 
 
 async def _accept(core: Core, octets: bytes | None, hasher: KeyedHasher) -> None:
     """From here on this database is the newest one, and counts on from the greater number."""
     try:
-        known = core.anchor.generation(octets, hasher) if octets else 0
+        known = core.anchor.point(octets, hasher) if octets else _NOWHERE
     except RolledBack:
-        known = 0
-    async with core.accepting(known + 1) as change:
-        await change.record("rollback accept", "", str(known))
-    core.anchor.reset(core.generation, mark(hasher, core.generation))
+        known = _NOWHERE
+    async with core.accepting(known.generation + 1) as change:
+        await change.record(ACCEPT, "", str(known.generation))
+    core.anchor.reset(core.point, mark(hasher, core.point))

@@ -189,6 +189,38 @@ class AuditEntry:
     number: int = field(default=0, compare=False)
 
 
+class AuditWanted(TypedDict, total=False):
+    """Which entries: of one tenant, numbered below `before`, not older than `since` (Unix seconds),
+    of an action by its first words (`key`: every act on a key). What is not named: all."""
+
+    tenant: str | None
+    before: int | None
+    since: float | None
+    action: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """Where the audit log is not as keyrelay wrote it: the number of a row, and what is wrong."""
+
+    row: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The audit log from end to end. `since`: the time of its first row, None where there is none.
+
+    `faults` in order of the rows, few of them if there are many; `notable`: rows that say what a
+    reader should know of the log itself: where its chain began, an older database was accepted.
+    """
+
+    rows: int
+    since: float | None
+    faults: tuple[AuditFault, ...] = ()
+    notable: tuple[AuditEntry, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Purge:
     """Answers stored up to `at` are over; `tenant` or `service` None: every one."""

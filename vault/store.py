@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import URL, Connection, event, make_url, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InvalidRequestError
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from vault import schema
+from vault.chain import Head, State
 from vault.errors import Invalid, StoreUnavailable
 from vault.tables import DATA_KEYS, STATE
 
@@ -32,13 +33,6 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
 )
-
-
-class State(NamedTuple):
-    """How often a vault was changed; `seal` None: by releases that did not authenticate that."""
-
-    generation: int
-    seal: bytes | None
 
 
 class Store:
@@ -107,12 +101,6 @@ class Store:
         async with self.reading() as connection:
             return await state_in(connection)
 
-    async def seal(self, seal: bytes, generation: int) -> None:
-        """Authenticates a number of changes, if it is still that."""
-        async with self.writing() as connection:
-            mine = update(STATE).where(STATE.c.generation == generation)
-            await connection.execute(mine.values(seal=seal))
-
     async def check(self) -> None:
         """Reads and writes, and takes it back; raises StoreUnavailable."""
         with _translated():
@@ -143,17 +131,30 @@ async def bump(connection: AsyncConnection) -> State:
     return await state_in(connection)
 
 
+async def hold(connection: AsyncConnection) -> State:
+    """Locks the others out, as `bump` does, and counts nothing."""
+    await connection.execute(update(STATE).values(generation=STATE.c.generation))
+    return await state_in(connection)
+
+
 async def state_in(connection: AsyncConnection) -> State:
     """How often the vault was changed, as a transaction sees it."""
-    row = (await connection.execute(select(STATE.c.generation, STATE.c.seal))).first()
+    columns = (STATE.c.generation, STATE.c.seal, STATE.c.audit_rows, STATE.c.audit_link)
+    row = (await connection.execute(select(*columns))).first()
     if row is None or not isinstance(row.generation, int):
         return State(0, b"")
-    return State(row.generation, row.seal)
+    if row.audit_rows is None and row.audit_link is None:
+        return State(row.generation, row.seal)
+    if not isinstance(row.audit_rows, int) or not isinstance(row.audit_link, bytes):
+        return State(row.generation, b"")
+    return State(row.generation, row.seal, Head(row.audit_rows, row.audit_link))
 
 
 async def write_state(connection: AsyncConnection, state: State) -> None:
-    """Puts a number and what authenticates it."""
-    await connection.execute(update(STATE).values(generation=state.generation, seal=state.seal))
+    """Puts a number, the end of the audit log, and what authenticates both."""
+    rows, link = state.head or (None, None)
+    values = {"generation": state.generation, "seal": state.seal}
+    await connection.execute(update(STATE).values(**values, audit_rows=rows, audit_link=link))
 
 
 def _engine(url: URL) -> AsyncEngine:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from vault import audit
+from vault.auditing import Auditing
 from vault.backup import BackingUp
 from vault.core import Clock, Core
 from vault.declaring import Declaring
@@ -17,6 +18,8 @@ from vault.places import Places
 from vault.records import (
     Applied,
     AuditEntry,
+    AuditReport,
+    AuditWanted,
     Backend,
     BackupMade,
     Changes,
@@ -99,6 +102,7 @@ class Vault:
         self._declaring = Declaring(core, self._keys)
         self._rotating = Rotating(core, self._keys)
         self._backing_up = BackingUp(core)
+        self._auditing = Auditing(core)
 
     @property
     def generation(self) -> int:
@@ -263,12 +267,26 @@ class Vault:
         """What hashes for one purpose; its data key is made on first use, durably."""
         return KeyedHasher(await self._core.data_key(purpose))
 
-    async def audit(
-        self, limit: int = 100, *, tenant: str | None = None, before: int | None = None
-    ) -> Sequence[AuditEntry]:
-        """The newest changes, newest first: of one tenant or of all, numbered below `before`."""
+    async def audit(self, limit: int = 100, **wanted: Unpack[AuditWanted]) -> Sequence[AuditEntry]:
+        """The newest entries of the audit log that are wanted, newest first."""
         async with self._core.reading() as connection:
-            return await audit.latest(connection, limit, tenant, before)
+            return await audit.latest(connection, limit, wanted)
+
+    async def verify_audit(self) -> AuditReport:
+        """Whether each row of the audit log is as it was written, and none is gone.
+
+        Raises RolledBack where its sealed end was changed.
+        """
+        return await self._auditing.verify()
+
+    async def note(self, entries: Iterable[AuditEntry]) -> None:
+        """Puts entries about what changes nothing into the audit log, in one transaction.
+
+        Neither counts up `generation` nor forgets what was looked up.
+        """
+        async with self._core.noting() as change:
+            for entry in entries:
+                await change.log.append(change.connection, entry)
 
     async def check(self) -> None:
         """Whether the database can be read and written now."""

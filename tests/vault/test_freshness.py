@@ -10,7 +10,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.vault.words import FIRST, SECOND, new_key, put_generation, rows
 from vault import NewToken, RolledBack, Secret, StoreUnavailable, Vault, open_vault
-from vault.anchor import Anchor
+from vault.anchor import Anchor, Point
 from vault.core import Core, Moment
 from vault.datakeys import DataKeys
 from vault.mastersource import MasterKeySource
@@ -84,6 +84,12 @@ async def test_no_number_can_be_forged(data: Path) -> None:
     for statement in (
         "UPDATE vault_state SET generation = generation + 9",
         "UPDATE vault_state SET generation = 'x'",
+        "UPDATE vault_state SET audit_rows = audit_rows - 1",
+        "UPDATE vault_state SET audit_rows = 'x'",
+        "UPDATE vault_state SET audit_link = NULL",
+        "UPDATE vault_state SET audit_link = zeroblob(32)",
+        "UPDATE vault_state SET audit_link = 5",
+        "UPDATE vault_state SET audit_rows = NULL, audit_link = NULL",
         "UPDATE vault_state SET seal = NULL",
         "UPDATE vault_state SET seal = 'text'",
         "UPDATE vault_state SET seal = zeroblob(32)",
@@ -93,7 +99,7 @@ async def test_no_number_can_be_forged(data: Path) -> None:
         rows(data, statement)
         with pytest.raises(RolledBack, match=f"row vault_state .*{ACCEPT}"):
             await open_vault(data, {}, FakeClock())
-    for forged in (b"x", anchor.replace(b"anchor 1 0", b"anchor 1 1"), anchor + b"x"):
+    for forged in (b"x", anchor.replace(b"anchor 2 0", b"anchor 2 1"), anchor + b"x"):
         (data / "vault.anchor").write_bytes(forged)
         with pytest.raises(RolledBack, match=f"the anchor .* was changed, or .*{ACCEPT}"):
             await open_vault(data, {}, FakeClock())
@@ -203,18 +209,20 @@ def test_an_anchor_that_cannot_be_made_durable_is_unavailable(
 
     monkeypatch.setattr("vault.files.sync_directory", fails)
     with pytest.raises(StoreUnavailable, match="input/output error"):
-        Anchor(tmp_path / "anchor", True).advance(1, bytes(32))
+        Anchor(tmp_path / "anchor", True).advance(Point(1, 0), bytes(32))
 
 
 async def test_an_anchor_only_grows(vault: Vault, tmp_path: Path) -> None:
     """Whoever comes late with a lower number changes nothing."""
     anchor = Anchor(tmp_path / "anchor", True)
-    anchor.advance(5, bytes(32))
-    anchor.advance(4, bytes(32))
-    assert b" 00000000000000000005 " in (anchor.octets() or b"")
-    anchor.advance(6, bytes(32))
-    assert b" 00000000000000000006 " in (anchor.octets() or b"")
-    anchor.reset(1, bytes(32))
+    anchor.advance(Point(5, 7), bytes(32))
+    anchor.advance(Point(4, 9), bytes(32))
+    anchor.advance(Point(5, 6), bytes(32))
+    assert b" 00000000000000000005 00000000000000000007 " in (anchor.octets() or b"")
+    anchor.advance(Point(5, 8), bytes(32))
+    anchor.advance(Point(6, 0), bytes(32))
+    assert b" 00000000000000000006 00000000000000000000 " in (anchor.octets() or b"")
+    anchor.reset(Point(1, 0), bytes(32))
     assert b" 00000000000000000001 " in (anchor.octets() or b"")
     with pytest.raises(StoreUnavailable):
-        Anchor(tmp_path / "nowhere/anchor", True).reset(1, bytes(32))
+        Anchor(tmp_path / "nowhere/anchor", True).reset(Point(1, 0), bytes(32))

@@ -76,6 +76,7 @@ async def test_processes_share_a_vault(data: Path, vault: Vault) -> None:
     assert [len(one) for one in said] == [12] * 3
     await vault.refresh()
     assert len(await vault.list_keys()) == 37
+    assert (await vault.verify_audit()).faults == ()
     assert [key.ref.default for key in await vault.list_keys()].count(True) == 1
 
 
@@ -108,6 +109,7 @@ async def test_what_was_acknowledged_survives_a_kill(
     await check_keys(vault, acknowledged)
     await check_tokens(vault, acknowledged)
     counted = rows(data, "SELECT count(*) FROM audit WHERE actor LIKE 'w%' AND action LIKE 'key %'")
+    assert (await vault.verify_audit()).faults == ()
     assert counted[0][0] >= sum(word in {"put", "rotated", "removed"} for word, _ in acknowledged)
 
 

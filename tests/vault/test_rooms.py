@@ -11,17 +11,17 @@ ROOT = Path(vault.__file__).parent
 FLOORS = (
     {"errors", "secret", "bindings", "files"},
     {"records", "sealing", "tokens", "tables", "keeper"},
-    {"anchor", "passphrase"},
-    {"names", "archive", "keyring", "schema", "audit", "lookups", "declared"},
+    {"chain", "passphrase"},
+    {"anchor", "names", "archive", "keyring", "schema", "audit", "lookups", "declared"},
     {"mastersource", "store", "keyrows"},
     {"datakeys"},
     {"core"},
-    {"freshness", "keys", "issued", "places"},
+    {"freshness", "auditing", "keys", "issued", "places"},
     {"shortlived", "tenants", "importing", "declaring", "rotation", "backup"},
     {"vault"},
     {"opening", "restoring"},
 )
-PURE = {"archive", "bindings", "declared", "keyring", "names", "sealing", "tokens"}
+PURE = {"archive", "bindings", "chain", "declared", "keyring", "names", "sealing", "tokens"}
 FILES = [path for path in ROOT.glob("*.py") if path.stem != "__init__"]
 
 

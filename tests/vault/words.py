@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vault import Backend, Binding, KeyRef, NewKey, Secret
-from vault.anchor import mark
+from vault.chain import Head, seal_of
 from vault.keyring import MasterKey
 from vault.sealing import KeyedHasher
 
@@ -46,9 +46,14 @@ def touch_generation(data: Path) -> None:
 
 def put_generation(data: Path, generation: int) -> None:
     """Another number of changes, with the seal that only who has the master key can make."""
+    ((number, link),) = rows(data, "SELECT audit_rows, audit_link FROM vault_state")
+    seal = seal_of(hasher_of(data), generation, Head(number, link))
+    rows(data, "UPDATE vault_state SET generation = ?, seal = ?", generation, seal)
+
+
+def hasher_of(data: Path) -> KeyedHasher:
+    """What makes such seals."""
     master = MasterKey.parse((data / "master.key").read_text().split()[-1])
     query = "SELECT id, purpose, wrapped FROM data_keys WHERE purpose = 'fingerprints'"
     ((key_id, purpose, wrapped),) = rows(data, query)
-    hasher = KeyedHasher(master.unwrap(bytes.fromhex(key_id), purpose, wrapped))
-    seal = mark(hasher, generation)
-    rows(data, "UPDATE vault_state SET generation = ?, seal = ?", generation, seal)
+    return KeyedHasher(master.unwrap(bytes.fromhex(key_id), purpose, wrapped))
