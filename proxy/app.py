@@ -36,6 +36,7 @@ from proxy.health.readiness import Readiness, writes_to
 from proxy.health.watch import Health
 from proxy.metrics import Sources, Tallies, listener_app
 from proxy.metrics import routes as metrics_routes
+from proxy.outage import Outage
 from proxy.pages import REFUSALS, ROUTES
 from proxy.record import Observer, unmetered
 from proxy.reload import Live, Reloading, names
@@ -47,7 +48,7 @@ from proxy.upstream.leaves import Transport
 from proxy.upstream.transport import trust
 from proxy.usage import Metering, Price, Prices, SqliteUsage, Usage, UsageSettings
 from proxy.way import Surroundings, Way, make_way
-from vault import Vault, VaultError
+from vault import StoreUnavailable, Vault, VaultError
 
 __all__ = ["Relay", "Surroundings", "assemble"]
 
@@ -60,8 +61,9 @@ _log = logging.getLogger("keyrelay")
 class Changes:
     """What changes while a server runs: the vault, the purges, the configuration's files."""
 
-    def __init__(self, vault: Vault, way: Way, files: Reloading) -> None:
+    def __init__(self, vault: Vault, way: Way, files: Reloading, outage: Outage) -> None:
         self._vault = vault
+        self._outage = outage
         self._cache = way.cache
         self._forwarder = way.forwarder
         self._files = files
@@ -73,14 +75,24 @@ class Changes:
         async with asyncio.TaskGroup() as both:
             both.create_task(_again(self.look))
             both.create_task(_again(self._files.look))
+            both.create_task(_again(self._outage.look))
 
     async def look(self) -> None:
         """Takes up what has changed in the vault since the last time."""
-        await self._vault.refresh()
+        await self._refresh()
         if self._vault.generation != self._taken:  # by another process, or by an admin in this one
             self._forwarder.forget()
             await self.take_purges()
             self._files.ask_if_refused()
+
+    async def _refresh(self) -> None:
+        self._outage.begin()
+        try:
+            await self._vault.refresh()
+        except StoreUnavailable as error:
+            self._outage.fail(error)
+            raise
+        self._outage.end()
 
     @property
     def live(self) -> frozenset[str]:
@@ -220,8 +232,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
             (*around.observers, *seen.observers, tallies.observe, health.observe), usage, tracing
         ),
     )
-    asked = (way.authenticator, vault, known, clock)
-    ward = Ward(health, _readiness(vault, way.cache, around), *asked, lambda: endpoint.in_flight)
+    outage = Outage(clock, config.server.vault_grace, vault.lapse)
+    asked = (way.authenticator, vault, known, clock, lambda: endpoint.in_flight, outage.gap)
+    ward = Ward(health, _readiness(vault, way.cache, around), *asked)
     sources = _sources(way, vault, ward, tallies, around)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
@@ -233,9 +246,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
-    reloading.serve((*_live(endpoint, rounds, prices, exchange), *way.live, *around.live))
+    reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
     lasting = (way.limits, rounds, *(one for one in (usage, tracing) if one is not None))
-    changes = Changes(vault, way, reloading)
+    changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
 
@@ -265,7 +278,7 @@ def _administration(
 
 
 def _live(
-    endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices, exchange: Exchange
+    endpoint: ProxyEndpoint, rounds: Rounds, prices: Prices, exchange: Exchange, outage: Outage
 ) -> tuple[Live, ...]:
     return (
         Live(names("server", "cors_origins"), lambda new: endpoint.allow(_origins(new))),
@@ -274,6 +287,7 @@ def _live(
             lambda new: exchange.become(_terms(new)),
         ),
         Live(frozenset({"prices"}), lambda new: prices.become(_prices(new))),
+        Live(names("server", "vault_grace"), lambda new: outage.become(new.server.vault_grace)),
         Live(names("health", "probe_every"), lambda new: rounds.become(new.health.probe_every)),
     )
 
@@ -301,6 +315,7 @@ def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surro
         in_flight=ward.in_flight,
         health=ward.health.gauge,
         lost_lines=around.lost_lines,
+        outage=ward.outage,
         arrivals=around.arrivals,
         data=around.data,
         clock=around.clock,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class RelayError(Exception):
@@ -39,6 +39,11 @@ class RelayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.why = ""
+
+    def because(self, why: object) -> Self:
+        """The same, with what the log alone shall hear."""
+        self.why = str(why)
+        return self
 
     @property
     def remark(self) -> str:

@@ -56,6 +56,7 @@ FLOORS = {
     "proxy.inbound": MACHINES,
     "proxy.bounds": MACHINES,
     "proxy.remembered": MACHINES,
+    "proxy.outage": MACHINES,
     "proxy.cycle": MACHINES,
     "proxy.door": MACHINES,
     "proxy.guesses": MACHINES,

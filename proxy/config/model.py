@@ -176,6 +176,7 @@ class Server(Section):
     short_lived_max: WithinADay = 3600.0
     accept_handed_out: StrictBool = True
     handed_out_grace: Annotated[float, BeforeValidator(_grace)] = 3600.0
+    vault_grace: WithinADay = 300.0
     upstream_ca: Annotated[Path, AfterValidator(_file)] | None = None
     upstream_transport: Literal["wire", "httpx"] = "wire"
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -17,6 +17,7 @@ from proxy.errors import Unavailable, UnknownService
 from proxy.health.readiness import Readiness
 from proxy.health.watch import Fares, Health, Standing
 from proxy.messages import Fields
+from proxy.outage import Gap
 from vault import DEFAULT_TENANT, Holdings, Token, VaultError
 
 _CALLER = "call"
@@ -48,7 +49,8 @@ class KnownNames(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ward:
-    """What the pages tell of. `in_flight`: how many calls are being answered."""
+    """What the pages tell of. `in_flight`: how many calls are being answered; `outage`: whether the
+    vault can be read."""
 
     health: Health
     readiness: Readiness
@@ -57,6 +59,7 @@ class Ward:
     names: KnownNames
     clock: Clock
     in_flight: Callable[[], int]
+    outage: Callable[[], Gap]
 
     async def standings(self, token: Token) -> list[Standing]:
         """Every service that the token may ask about: those with a key, and those called."""
@@ -113,6 +116,7 @@ class Pages:
 
     async def _summary(self, token: Token, standings: Collection[Standing]) -> dict[str, Any]:
         found = await self._ward.readiness.look()
+        gap = self._ward.outage()
         of_all = token.tenant == DEFAULT_TENANT  # how busy others are is not each tenant's to know
         return {
             "status": "ok" if found.ready else found.word,
@@ -120,6 +124,8 @@ class Pages:
             "version": __version__,
             "uptime_seconds": round(self._ward.clock.monotonic() - self._began, 1),
             "calls_in_flight": self._ward.in_flight() if of_all else None,
+            "vault_unread_seconds": round(gap.seconds, 1),
+            "vault_grace_left_seconds": _rounded(gap.left),
             "services_healthy": sum(standing.healthy is True for standing in standings),
             "services_unhealthy": sum(standing.healthy is False for standing in standings),
             "services_unknown": sum(standing.healthy is None for standing in standings),

@@ -178,6 +178,11 @@ def _of_cache(state: State) -> Iterator[Metric]:
 def _of_keys(used: Mapping[KeyPlace, OfKey], state: State) -> Iterator[Metric]:
     """Of the keys that are in the vault now."""
     yield gauge("vault_works", "Whether keys can be read.", {(): float(state.keys is not None)})
+    text = "Since the vault's database can't be read; 0: it can."
+    yield gauge("vault_unread_seconds", text, {(): state.outage.seconds})
+    if state.outage.left is not None:
+        text = "For how long what was seen before is still served."
+        yield gauge("vault_grace_left_seconds", text, {(): state.outage.left})
     keys = {(one.tenant, one.service, one.alias): one.age for one in state.keys or ()}
     labels = ("tenant", "service", "alias")
     text = "Since a key was added or rotated."

@@ -13,6 +13,7 @@ from proxy.cache.entry import CacheError, CacheStats
 from proxy.clock import Clock
 from proxy.door import Arrivals
 from proxy.metrics.tallies import Tallies
+from proxy.outage import Gap
 from vault import KeyRecord, VaultError
 
 STORE_SECONDS: Final = 30.0
@@ -74,7 +75,7 @@ class Load(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Whom to ask. `in_flight`: calls that are being answered; `health`: (service, whether it is
-    well) where that is known; `lost_lines`: what the log could not write;
+    well) where that is known; `lost_lines`: what the log could not write; `outage`: of the vault;
     `arrivals`: connections of callers."""
 
     tallies: Tallies
@@ -85,6 +86,7 @@ class Sources:
     in_flight: Callable[[], int]
     health: Callable[[], Iterable[tuple[str, bool]]]
     lost_lines: Callable[[], int]
+    outage: Callable[[], Gap]
     arrivals: Callable[[], Arrivals]
     data: Path
     clock: Clock
@@ -115,6 +117,7 @@ class State:
     health: tuple[tuple[str, bool], ...]
     disk: tuple[int, int] | None
     lost_lines: int
+    outage: Gap
     arrivals: Arrivals
 
 
@@ -142,6 +145,7 @@ class Look:
             health=tuple(ask.health()),
             disk=await asyncio.to_thread(_disk, ask.data),
             lost_lines=ask.lost_lines(),
+            outage=ask.outage(),
             arrivals=ask.arrivals(),
         )
 

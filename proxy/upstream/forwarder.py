@@ -141,9 +141,8 @@ class Forwarder:
         try:
             return await self.keys.open_key(grant.key)
         except VaultError as error:
-            raise Unavailable(
-                "The key can't be opened now; ask the admin.", retry_after=5
-            ) from error
+            refusal = Unavailable("The key can't be opened now; ask the admin.", retry_after=5)
+            raise refusal.because(error) from error
 
     def _message(self, call: Call, grant: Grant, credential: Credential) -> Message:
         fields = add_via(self.forwarded(call, grant), self.pseudonym)

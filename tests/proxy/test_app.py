@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.app import Changes
+from proxy.outage import Outage
 from proxy.reload import Reloading
 from tests.support.clock import FakeClock
 from vault import NewToken, Purge, Vault, VaultError, open_vault
@@ -55,7 +56,8 @@ class Cache:
 async def following(vault: Vault, files: Files, cache: Cache) -> AsyncIterator[None]:
     forwarder = SimpleNamespace(forget=lambda: None)
     way: Any = SimpleNamespace(cache=cache, forwarder=forwarder)
-    changes = Changes(vault, way, cast(Reloading, files))
+    outage = Outage(FakeClock(), 300, vault.lapse)
+    changes = Changes(vault, way, cast(Reloading, files), outage)
     task = asyncio.create_task(changes.follow())
     yield
     task.cancel()

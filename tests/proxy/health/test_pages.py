@@ -127,6 +127,9 @@ async def test_what_fails_is_named_without_a_reason(tmp_path: Path) -> None:
     """503, the parts, and nothing of where they lie; it recovers by itself."""
     clock, data = FakeClock(), tmp_path / "data"
     async with running_relay(data, clock=clock) as up:
+        seen = await ask(up, "/status", up.token)
+        assert (seen.status, seen.json()["status"]) == (200, "ok")
+        clock.advance(KEPT_SECONDS)
         data.rename(tmp_path / "elsewhere")
         failing = await ask(up, "/health/ready")
         assert (failing.status, failing.json()) == (
