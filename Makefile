@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test attack coverage lint types docs screenshots lock fuzz mutants bench clean
+.PHONY: run test attack coverage lint types docs screenshots lock audit sbom wheel fresh fuzz mutants \
+  bench clean
 
 run: .venv/run
 	@exec $(BIN)/keyrelay serve --demo
@@ -31,6 +32,7 @@ docs: .venv/test
 	@$(BIN)/python -m proxy.services.table > docs/services.md
 	@$(BIN)/python -m proxy.catalogue > docs/errors.md
 	@$(BIN)/python -m tests.scenarios.sdk_table > docs/sdks.md
+	@$(BIN)/python -m tests.supply.licences > docs/licences.md
 
 # Of docs/admin-page.md; needs Chromium.
 screenshots: .venv/test
@@ -49,6 +51,25 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links tests/mutants/requirements.in \
 	  -o tests/mutants/requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links tests/supply/requirements.in \
+	  -o tests/supply/requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links tests/supply/backend.in -o tests/supply/backend.lock
+
+# Known faults of what the lock pins; says in one word where the network has nobody to ask.
+audit: .venv/test .venv-supply/ready
+	@$(BIN)/python -m tests.supply.audit .venv-supply/bin/pip-audit
+
+sbom: .venv/test
+	@$(BIN)/python -m tests.supply.sbom
+
+# The same octets whoever packs it; `fresh` installs it with nothing of the clone in reach.
+wheel: .venv/test
+	@$(BIN)/python -m tests.supply.wheel
+
+fresh: .venv/test
+	@$(BIN)/python -m tests.supply.fresh
 
 # So many seconds for each strict parser, and a million URLs read by two other parsers too.
 SECONDS := 60
@@ -67,17 +88,18 @@ bench: .venv/run .venv-bench/ready bench/node_modules/ready
 	@$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-bench .venv-fuzz .venv-mutants mutants bench/node_modules build *.egg-info
+	rm -rf .venv .venv-bench .venv-fuzz .venv-mutants .venv-supply mutants bench/node_modules build *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'keyrelay needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-.venv/run: .venv/bin/python requirements.lock pyproject.toml
+.venv/run: .venv/bin/python requirements.lock tests/supply/backend.lock pyproject.toml
 	@echo 'installing keyrelay into .venv ...'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock \
+	  -r tests/supply/backend.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/test: .venv/run tests/requirements.lock
@@ -90,6 +112,12 @@ clean:
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $< \
 	  && touch $@ || echo 'LiteLLM, TLS and the picture are left out'
+
+.venv-supply/ready: tests/supply/requirements.lock
+	@echo 'installing what asks for known faults into .venv-supply ...'
+	@$(PYTHON) -m venv .venv-supply
+	@.venv-supply/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 # What they install stands beside what .venv holds, which they see too.
 .venv-fuzz/ready .venv-mutants/ready: .venv-%/ready: tests/%/requirements.lock

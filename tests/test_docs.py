@@ -23,6 +23,7 @@ from proxy.config.model import Cache, HealthChecks, Limits, Server
 from proxy.config.section import Section
 from proxy.config.usage import Usage
 from proxy.services import load_services, table
+from tests.supply import licences
 from tests.support.process import environment, served
 from tests.support.process import keyrelay as run_keyrelay
 from tests.support.programs import need
@@ -216,6 +217,7 @@ def variables(path: Path) -> list[str]:
     [
         ("docs/services.md", lambda: table.document(load_services())),
         ("docs/errors.md", catalogue.document),
+        ("docs/licences.md", licences.document),
     ],
 )
 def test_generated_pages_are_current(name: str, made: object) -> None:
