@@ -53,6 +53,12 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "rotation": Campaign(
         "6", "rotation", {"kills": 200, "keys": 10_000}, {"kills": 5, "keys": 450, "longest": 0.4}
     ),
+    "crashes": Campaign(
+        "9",
+        "crashes",
+        {"vault": 1250, "cache": 600, "commands": 90, "servers": 60},
+        {"vault": 5, "cache": 5, "commands": 1, "servers": 2, "longest": 0.5},
+    ),
     "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
     "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
 }

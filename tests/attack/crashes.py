@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from proxy.cache.entry import Found
 from tests.attack.nursery import ANSWERS, Becomes, body_of, the_store
+from tests.attack.outcome import Outcome
 from tests.proxy.cache.conftest import NOW
 from tests.proxy.cache.test_memory import sending
 from tests.proxy.cache.test_sqlite import body_of as octets_of
@@ -34,9 +35,6 @@ from tests.support.origin import Exchange, Origin, head
 from tests.support.process import COMMAND, Served, environment, keyrelay, served
 from vault import Secret, open_vault
 
-KILLS: Final = {"vault": 1250, "cache": 600}
-COMMANDS: Final = 90
-SERVERS: Final = 60
 LONGEST: Final = 0.4
 """Seconds from a worker's start until it is killed, at most."""
 
@@ -52,6 +50,7 @@ class Figures:
     broken; `slowest`: seconds of the longest next start."""
 
     name: str
+    named: str = "acknowledged acts"
     kills: int = 0
     acts: int = 0
     lost: int = 0
@@ -62,25 +61,21 @@ class Figures:
     faults: list[str] = field(default_factory=list)
 
     @property
-    def row(self) -> str:
-        """One line of the table."""
-        counts = (self.kills, self.acts, self.lost, self.back, self.wrong, self.unsound)
-        return f"{self.name:30}" + "".join(f"{one:>9}" for one in counts) + f"{self.slowest:>10.2f}"
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether every promise was kept."""
-        return not (self.lost or self.back or self.wrong or self.unsound)
+    def outcome(self) -> Outcome:
+        """One row of the table."""
+        told = (
+            f"{self.acts:,} {self.named} survived; {self.lost} lost, {self.back} back, "
+            f"{self.wrong} wrong, {self.unsound} unsound; next start {self.slowest:.2f} s at most"
+        )
+        found = self.lost + self.back + self.wrong + self.unsound
+        return Outcome(
+            f"kill -9: {self.name}", self.kills, "kills", found, told, (*self.faults[:5],)
+        )
 
     def fault(self, what: str, name: str, words: str) -> None:
         """Counts one; `what`: lost, back, wrong or unsound."""
         setattr(self, what, getattr(self, what) + 1)
         self.faults.append(f"{what}: {name.split(maxsplit=1)[0]} {words}")
-
-
-HEAD: Final = f"{'killed':30}" + "".join(
-    f"{name:>9}" for name in ("kills", "acts", "lost", "back", "wrong", "unsound")
-)
 
 
 class Ledger:
@@ -256,7 +251,7 @@ async def kill_workers(act: str, kills: int, longest: float = LONGEST) -> Figure
     """One worker after the other, at one place."""
     seed = random.randrange(2**32)
     chance, ledger = random.Random(seed), Ledger()
-    figures = Figures(f"{act} at work (seed {seed})")
+    figures = Figures(f"{act} at work, seed {seed}")
     with tempfile.TemporaryDirectory() as folder, nursery() as workers:
         data = Path(folder) / "data"
         await (await open_vault(data, {}, FakeClock(), create=True)).close()
@@ -281,15 +276,18 @@ async def kill_commands(kills: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         await (await open_vault(data, {}, FakeClock(), create=True)).close()
+        began = perf_counter()
+        await keyrelay(data, "token", "list")
+        takes = perf_counter() - began
         for number in range(kills):
-            await kill_command(data, number, ledger)
+            await kill_command(data, number, ledger, random.uniform(0.3, 1.5) * takes)
             figures.kills += 1
             await look_at_vault(data, ledger, figures)
     figures.acts = ledger.acts
     return figures
 
 
-async def kill_command(data: Path, number: int, ledger: Ledger) -> None:
+async def kill_command(data: Path, number: int, ledger: Ledger, after: float) -> None:
     """One of those that are possible now. Acknowledged is what it printed, or an exit code of 0."""
     alias, value = f"a{number % 5}", f"sk-command-{number}-0123456789"
     held = ledger.possible.get(f"key {alias}", {None}) != {None}
@@ -316,7 +314,7 @@ async def kill_command(data: Path, number: int, ledger: Ledger) -> None:
     process.stdin.write(value.encode())
     process.stdin.close()
     with suppress(TimeoutError):
-        async with asyncio.timeout(random.uniform(0.3, 2.0)):
+        async with asyncio.timeout(after):
             await process.wait()
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)  # process.kill() could take its exit code away
@@ -422,7 +420,7 @@ async def town() -> AsyncIterator[tuple[Path, Town]]:
 
 async def kill_servers(kills: int, longest: float) -> Figures:
     """A server under load, again and again."""
-    figures, died = Figures("servers under load"), perf_counter()
+    figures, died = Figures("servers under load", "answers"), perf_counter()
     async with town() as (data, callers):
         for _ in range(kills):
             began = perf_counter()
@@ -433,6 +431,7 @@ async def kill_servers(kills: int, longest: float) -> Figures:
                 await asyncio.sleep(random.uniform(0.05, longest))  # the moment is to be any
                 died = perf_counter()
                 up.kill()
+                await up.process.wait()  # before anybody asks it to end
                 await asyncio.gather(*loads)
                 figures.kills += 1
             for name in ("vault.db", "cache.db", "usage.db"):
@@ -441,30 +440,15 @@ async def kill_servers(kills: int, longest: float) -> Figures:
     return figures
 
 
-async def run(
-    workers: dict[str, int] = KILLS,
-    commands: int = COMMANDS,
-    servers: int = SERVERS,
+async def outcomes(
+    vault: int = 1250,
+    cache: int = 600,
+    commands: int = 90,
+    servers: int = 60,
     longest: float = 3.0,
-) -> AsyncIterator[Figures]:
-    """All of them, one after the other."""
-    for act, kills in workers.items():
-        yield await kill_workers(act, kills)
-    yield await kill_commands(commands)
-    yield await kill_servers(servers, longest)
-
-
-async def main() -> bool:
-    """Prints one row for each; whether every promise was kept."""
-    print(f"{HEAD}{'start s':>10}")
-    clean = True
-    async for figures in run():
-        print(figures.row, flush=True)
-        for fault in figures.faults[:5]:
-            print(f"    {fault}")
-        clean = clean and figures.is_clean
-    return clean
-
-
-if __name__ == "__main__":
-    sys.exit(not asyncio.run(main()))
+) -> AsyncIterator[Outcome]:
+    """So many kills of each sort; `longest`: seconds that a server lives at most."""
+    yield (await kill_workers("vault", vault)).outcome
+    yield (await kill_workers("cache", cache)).outcome
+    yield (await kill_commands(commands)).outcome
+    yield (await kill_servers(servers, longest)).outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.attack import crashes
+from tests.attack.campaigns import CAMPAIGNS
 from tests.attack.crashes import Figures, Ledger
 from tests.support.clock import FakeClock
 from vault import NewKey, Secret, open_vault
@@ -12,10 +13,10 @@ from vault import NewKey, Secret, open_vault
 
 async def test_what_is_killed_loses_nothing() -> None:
     """kill -9: what was acknowledged is there, what was removed is not, the databases are sound."""
-    kills = {"vault": 5, "cache": 5}
-    found = [one async for one in crashes.run(kills, commands=1, servers=2, longest=0.5)]
-    assert [one.faults for one in found] == [[]] * 4
-    assert [one.kills for one in found] == [5, 5, 1, 2]
+    sizes = CAMPAIGNS["crashes"].short
+    found = [one async for one in crashes.outcomes(**sizes)]
+    assert [one.faults for one in found] == [()] * 4
+    assert [one.count for one in found] == [5, 5, 1, 2]
 
 
 async def test_the_attack_itself_would_notice(tmp_path: Path) -> None:
