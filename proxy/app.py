@@ -222,7 +222,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
     seen = Seen(LiveCalls(), LastUse())
-    remembered = RememberedGrants(clock, lambda: (vault.generation, known.now))
+    sign_in = way.sign_in
+    remembered = RememberedGrants(clock, lambda: (vault.generation, known.now, sign_in.generation))
     endpoint = ProxyEndpoint(
         way.gateway(remembered),
         known,
@@ -247,7 +248,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    lasting = (way.limits, rounds, *(one for one in (usage, tracing) if one is not None))
+    lasting = (way.limits, sign_in, rounds, *(one for one in (usage, tracing) if one is not None))
     changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
@@ -271,7 +272,7 @@ def _administration(
 ) -> Administration:
     return Administration(
         acts=Acts(vault, known, way.cache, reports.clock),
-        sessions=Sessions(vault, reports.clock),
+        sessions=Sessions(vault, reports.clock, way.guesses),
         origin=OwnOrigin(config.server.public_url),
         reports=reports,
     )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -14,11 +11,10 @@ from proxy.call import Call, Directions
 from proxy.clock import Clock
 from proxy.destinations import (
     Target,
-    parse_destination,
     query_parameter,
     without_parameters,
 )
-from proxy.errors import BadCall, BadRequest, Forbidden, RelayError, Unauthorized, Unavailable
+from proxy.errors import BadRequest, Forbidden, Unauthorized, Unavailable
 from proxy.fields import request_fields
 from proxy.grant import Allowance, Client, OwnLimits
 from proxy.leaks import holds_token
@@ -26,6 +22,8 @@ from proxy.messages import Fields, values
 from proxy.narrowing import check_origin
 from proxy.services.model import Service
 from proxy.services.slots import every_slot, query_names
+from proxy.shown import OWN_SLOTS, Shown, in_fields, target_of
+from proxy.wrongs import UNBOUNDED, Wrongs, judged
 from vault import (
     Holdings,
     Narrowing,
@@ -38,15 +36,14 @@ from vault import (
 
 _log = logging.getLogger("keyrelay.authentication")
 
-OWN_SLOTS = (b"proxy-authorization", b"x-relay-token")
-"""Slots that are ours alone; a token there leaves the provider's slot to the caller's own key."""
-
 CALLING_ROLES = frozenset({"call", "admin"})
 
 UNKNOWN_CALLER = (
     "Send a valid platform token, for example as 'Authorization: Bearer kr_...'; "
     "in a shell quote the URL, since an unquoted & cuts it and what follows is lost."
 )
+
+_NO_STORE = "The key store does not answer; try again."
 
 COPIED_TOKEN = "The platform token also stands in a place that would be forwarded; send it once."  # noqa: S105
 
@@ -88,36 +85,40 @@ class KnownServices(Protocol):
         ...
 
 
-class Wrongs(Protocol):
-    """What is asked of whoever bounds wrong credentials by address."""
+class SignsIn(Protocol):
+    """What is asked of whoever knows the tokens of other people's logins."""
 
-    def check(self, peer: str, credential: bytes) -> None:
-        """Raises TooManyGuesses."""
+    def knows(self, text: bytes) -> bool:
+        """Whether a text is meant as one, good or not."""
         ...
 
-    def right(self, credential: bytes) -> None:
-        """One was good."""
+    def describe(self, text: bytes) -> str:
+        """For the log: why a text that is not known is none; empty: it looks like none."""
         ...
 
-    def wrong(self, peer: str, credential: bytes) -> None:
-        """One was not."""
+    async def verify(self, text: bytes) -> Token:
+        """The token that it stands for; raises Unauthorized, Unavailable."""
         ...
 
 
-class Unbounded:
-    """Every address may try as often as it likes."""
+class NobodySignsIn:
+    """There are no tokens but ours."""
 
-    def check(self, peer: str, credential: bytes) -> None:
-        """Never too many."""
+    def knows(self, text: bytes) -> bool:  # noqa: ARG002 - as the others
+        """Never."""
+        return False
 
-    def right(self, credential: bytes) -> None:
-        """Noted by nobody."""
+    def describe(self, text: bytes) -> str:  # noqa: ARG002
+        """Nothing to say."""
+        return ""
 
-    def wrong(self, peer: str, credential: bytes) -> None:
-        """Noted by nobody."""
+    async def verify(self, text: bytes) -> Token:  # noqa: ARG002
+        """None is good."""
+        raise Unauthorized(UNKNOWN_CALLER)
 
 
-_UNBOUNDED = Unbounded()
+_NOBODY = NobodySignsIn()
+_NOTHING = Shown(b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,6 @@ class HandedOut:
 
     accepted: bool = True
     grace: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One text that a caller presented, and where it stood."""
-
-    slot: bytes
-    text: bytes
 
 
 class Authenticator:
@@ -145,13 +138,18 @@ class Authenticator:
         services: KnownServices,
         clock: Clock,
         handed_out: HandedOut,
-        wrongs: Wrongs = _UNBOUNDED,
+        wrongs: Wrongs = UNBOUNDED,
     ) -> None:
         self._vault = vault
         self._services = services
         self._clock = clock
         self._handed_out = handed_out
         self._wrongs = wrongs
+        self._sign_in: SignsIn = _NOBODY
+
+    def also_by(self, sign_in: SignsIn) -> None:
+        """Takes the tokens of other people's logins too."""
+        self._sign_in = sign_in
 
     async def authenticate(self, call: Call) -> Client:
         """Who calls. Raises Unauthorized, Forbidden, BadRequest; TooManyGuesses where too many were
@@ -159,18 +157,10 @@ class Authenticator:
         if len(values(call.fields, b"authorization")) > 1:
             raise BadRequest("Send one Authorization field, not several.")
         shown = self._shown(call)
-        token = next((one for one in shown if looks_like_token(one.text)), None)
-        if not shown:
+        token = next((one for one in shown if self._is_token(one.text)), None)
+        decides = token or next(iter(shown), _NOTHING)
+        with judged(self._wrongs, call.peer, decides.text):
             return await self._client(call, token, shown)
-        decides = (token or shown[0]).text
-        self._wrongs.check(call.peer, decides)
-        try:
-            client = await self._client(call, token, shown)
-        except Unauthorized:
-            self._wrongs.wrong(call.peer, decides)
-            raise
-        self._wrongs.right(decides)
-        return client
 
     async def _client(self, call: Call, token: Shown | None, shown: list[Shown]) -> Client:
         try:
@@ -178,35 +168,53 @@ class Authenticator:
                 return await self._by_token(call, token, shown)
             return await self._by_handed_out_key(call, shown)
         except VaultError as error:
-            raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
+            raise Unavailable(_NO_STORE, retry_after=5) from error
 
     def become(self, handed_out: HandedOut) -> None:
         """Other rules for keys that we handed out, from now on."""
         self._handed_out = handed_out
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str = "") -> Token:
         """Whose token a page is asked with, whatever its role; a handed-out key is none.
 
-        Raises Unauthorized; Forbidden for a short-lived one, and for a page of another origin
-        than the token names; Unavailable without a vault.
+        Raises Unauthorized, TooManyGuesses; Forbidden for one that is for calls alone, and for a
+        page of another origin than the token names; Unavailable without a vault.
         """
-        shown = _in_fields(fields, frozenset())
-        text = next((one.text for one in shown if looks_like_token(one.text)), b"")
-        try:
-            token = await self._vault.verify_token(text)
-        except VaultError as error:
-            raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
+        shown = list(in_fields(fields, frozenset()))
+        token = next((one for one in shown if self._is_token(one.text)), None)
+        decides = token or next(iter(shown), _NOTHING)
+        with judged(self._wrongs, peer, decides.text):
+            try:
+                found = await self._verified(decides.text)
+            except VaultError as error:
+                raise Unavailable(_NO_STORE, retry_after=5) from error
+            except Unauthorized as error:
+                _log.info("token refused: %s", error.why)  # pages are no calls
+                raise
+        if found.short is not None or not looks_like_token(decides.text):
+            raise Forbidden(
+                "A short-lived or sign-in token is for calls alone; use a platform token."
+            )
+        check_origin(found.narrowing, fields)
+        return found
+
+    async def _verified(self, text: bytes) -> Token:
+        """The token that a text is; one answer for every reason, the log is told which."""
+        if self._sign_in.knows(text):
+            return await self._sign_in.verify(text)
+        token = await self._vault.verify_token(text)
         if token is None:
-            _log.info("token refused: %s", describe_token(text))  # pages are no calls
-            raise Unauthorized(UNKNOWN_CALLER)
-        if token.short is not None:
-            raise Forbidden("A short-lived token is for calls alone; use the one it was made with.")
-        check_origin(token.narrowing, fields)
+            refused = Unauthorized(UNKNOWN_CALLER)
+            refused.why = self._sign_in.describe(text) or describe_token(text)
+            raise refused
         return token
 
+    def _is_token(self, text: bytes) -> bool:
+        return looks_like_token(text) or self._sign_in.knows(text)
+
     def _shown(self, call: Call) -> list[Shown]:
-        shown = list(_in_fields(call.fields, self._services.credential_headers))
-        target = _target_of(call)
+        shown = list(in_fields(call.fields, self._services.credential_headers))
+        target = target_of(call)
         if target is not None:
             for name in self._parameters(call, target):
                 text = query_parameter(target.query, name)
@@ -223,19 +231,17 @@ class Authenticator:
         return query_names(slot for one in known for slot in every_slot(one))
 
     async def _by_token(self, call: Call, decides: Shown, shown: list[Shown]) -> Client:
-        token = await self._vault.verify_token(decides.text)
-        if token is None:
-            raise _refused(decides.text)
+        token = await self._verified(decides.text)
         if token.role not in CALLING_ROLES:
             raise Forbidden(f"A token with the role {token.role} can't call; use one that may.")
-        self._refuse_copies(call)
+        self._refuse_copies(call, decides.text)
         return Client(
             name=token.name,
             token_id=token.id,
             holdings=await self._vault.holdings(token.tenant),
             services=token.services,
             key_aliases=token.key_aliases,
-            may_bring_own=decides.slot in OWN_SLOTS and not _holds_tokens(call, shown),
+            may_bring_own=decides.slot in OWN_SLOTS and not self._holds_tokens(call, shown),
             good_until=inf if token.expires_at is None else token.expires_at,
             limits=_own_limits(token),
             narrowings=_narrowings(token),
@@ -252,8 +258,12 @@ class Authenticator:
         if len(found) > 1:
             raise Unauthorized("This key belongs to several tenants; send X-Relay-Token as well.")
         if not found:
-            raise Unauthorized(UNKNOWN_CALLER)
-        self._refuse_copies(call)
+            refused = Unauthorized(UNKNOWN_CALLER)
+            refused.why = next(
+                filter(None, (self._sign_in.describe(one.text) for one in shown)), ""
+            )
+            raise refused
+        self._refuse_copies(call, b"")
         [(tenant, keys)] = found.items()
         return Client(
             name=f"key:{keys[0].ref.service}/{keys[0].ref.alias}",
@@ -271,23 +281,26 @@ class Authenticator:
     def _end(self, key: Recognised) -> float:
         return inf if key.retired_at is None else key.retired_at + self._handed_out.grace
 
-    def _refuse_copies(self, call: Call) -> None:
-        """No token, whosever, may travel on in a place that is forwarded (contract section 3)."""
+    def _refuse_copies(self, call: Call, text: bytes) -> None:
+        """No platform token, whosever, and not the text that decided, may travel on in a place
+        that is forwarded (contract section 3)."""
         forwarded = request_fields(call.fields, self._services.credential_headers)
         places = [content for _, content in forwarded]
-        target = _target_of(call)
+        target = target_of(call)
         if target is not None:
             query = without_parameters(target.query, self._parameters(call, target))
             places.append(replace(target, query=query).url.encode())
-        if any(map(holds_token, places)):
+        if any(holds_token(place, text) for place in places):
             raise BadRequest(COPIED_TOKEN)
 
-
-def _refused(text: bytes) -> Unauthorized:
-    """One answer for every reason; the log is told which."""
-    error = Unauthorized(UNKNOWN_CALLER)
-    error.why = describe_token(text)
-    return error
+    def _holds_tokens(self, call: Call, shown: list[Shown]) -> bool:
+        """Whether a token stands where else a caller's own key would, and be forwarded."""
+        target = target_of(call)
+        in_target = target is not None and holds_token(target.url.encode())
+        return in_target or any(
+            one.slot not in OWN_SLOTS and (holds_token(one.text) or self._sign_in.knows(one.text))
+            for one in shown
+        )
 
 
 def _own_limits(token: Token) -> OwnLimits | None:
@@ -303,54 +316,3 @@ def _narrowings(token: Token) -> tuple[Narrowing, ...]:
     """What holds of them: its own, and that of the token which a short-lived one was made with."""
     both = (token.narrowing, token.short.narrowing) if token.short else (token.narrowing,)
     return tuple(one for one in both if any(one))
-
-
-def _holds_tokens(call: Call, shown: list[Shown]) -> bool:
-    """Whether a token stands where else a caller's own key would, and be forwarded."""
-    target = _target_of(call)
-    in_target = target is not None and holds_token(target.url.encode())
-    return in_target or any(one.slot not in OWN_SLOTS and holds_token(one.text) for one in shown)
-
-
-def _target_of(call: Call) -> Target | None:
-    """Where the call wants to go, if that can be read; refusing it is for later."""
-    if isinstance(call.directions, RelayError):
-        return None
-    try:
-        return parse_destination(call.directions.url)
-    except BadCall:
-        return None
-
-
-def _in_fields(fields: Fields, credential_headers: frozenset[bytes]) -> Iterator[Shown]:
-    """Every text in every slot: ours, Authorization, then those of the known services."""
-    first = (*OWN_SLOTS, b"authorization")
-    for slot in first:
-        for value in values(fields, slot):
-            yield from (Shown(slot, text) for text in _texts(value))
-    for name, value in fields:
-        if name in credential_headers and name not in first:
-            yield from (Shown(name, text) for text in _texts(value))
-
-
-def _texts(value: bytes) -> Iterator[bytes]:
-    """What a value may carry: itself, what follows a scheme word, what Basic wraps (RFC 7617)."""
-    yield value
-    scheme, space, rest = value.partition(b" ")
-    if not space:
-        return
-    rest = rest.strip()
-    yield rest
-    if scheme.lower() == b"basic":
-        yield from _basic(rest)
-    elif b"=" in rest:
-        yield rest.partition(b"=")[2].strip(b'"')
-
-
-def _basic(encoded: bytes) -> Iterator[bytes]:
-    try:
-        decoded = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return
-    user, _, password = decoded.partition(b":")
-    yield from (text for text in (password, user, decoded) if text)

@@ -30,6 +30,7 @@ from proxy.reload import Files, Live, NoFiles, names
 from proxy.remembered import RememberedGrants
 from proxy.routing import Router
 from proxy.services import CurrentServices
+from proxy.signin import Fetcher, SignIn
 from proxy.traces import MarksLookUps, MarksUpstream
 from proxy.upstream import settings
 from proxy.upstream.admission import Admission
@@ -101,6 +102,7 @@ class Way(NamedTuple):
     authenticator: Authenticator
     guesses: Guesses
     authorizer: Authorizer
+    sign_in: SignIn
 
     @property
     def live(self) -> tuple[Live, ...]:
@@ -114,6 +116,7 @@ class Way(NamedTuple):
                 names("limits", "wrong_tokens"),
                 lambda new: self.guesses.become(new.limits.wrong_tokens),
             ),
+            Live(frozenset({"sign_in"}), lambda new: self.sign_in.become(new.sign_in)),
             Live(names("limits", *CallLimits.model_fields, "services"), self.bounds.become),
             Live(
                 names("limits", "concurrency", "queue_length", "queue_timeout"),
@@ -160,6 +163,9 @@ async def make_way(
     admission = Admission(Sized(leaf, bounds.responses), slots, around.clock)
     upstream = Quota(admission, limits)
     cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
+    sign_in = SignIn(config.sign_in, Fetcher(transport), around.clock)
+    authenticator = Authenticator(vault, known, around.clock, handed_out(config), guesses)
+    authenticator.also_by(sign_in)
     return Way(
         pseudonym=pseudonym,
         transport=transport,
@@ -169,9 +175,10 @@ async def make_way(
         limits=limits,
         cache=cache,
         fetching=MarksLookUps(cache, around.clock) if traced else cache,
-        authenticator=Authenticator(vault, known, around.clock, handed_out(config), guesses),
+        authenticator=authenticator,
         guesses=guesses,
         authorizer=Authorizer(known, _own_places(config, around)),
+        sign_in=sign_in,
     )
 
 

@@ -39,10 +39,16 @@ async function shortLivedToken(method) {
   return token;
 }
 
+/** A platform token must not travel with every call; the token of your own login (docs/signing-in.md) is made for that. */
+async function bearer(method) {
+  const token = field("token").value;
+  return token.startsWith("kr_") ? shortLivedToken(method) : token;
+}
+
 async function callOptions() {
   const headers = {};
   const method = field("body").value ? "POST" : "GET";
-  if (field("token").value) headers.Authorization = `Bearer ${await shortLivedToken(method)}`;
+  if (field("token").value) headers.Authorization = `Bearer ${await bearer(method)}`;
   if (!field("body").value) return { headers };
   headers["Content-Type"] = "application/json";
   return { method, headers, body: field("body").value };

@@ -38,6 +38,11 @@ def fields_of(request: Request) -> Fields:
     return tuple(request.scope["headers"])
 
 
+def peer_of(request: Request) -> str:
+    """The address that a request comes from, or empty."""
+    return request.client.host if request.client else ""
+
+
 def answering(handler: Handler, refuse: Refuse | None = None) -> Handler:
     """The handler with every error as a problem, or as `refuse` has it; the request's id on all."""
     refusing = refuse or refusal

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from proxy.admin.acts import Acts
-from proxy.admin.answers import Handler, answering, fields_of, read_form
+from proxy.admin.answers import Handler, answering, fields_of, peer_of, read_form
 from proxy.admin.origin import OwnOrigin
 from proxy.admin.reports import Reports
 from proxy.admin.session import Session, Sessions, check_csrf
@@ -53,7 +53,9 @@ def routes(
     async def login(request: Request) -> Response:
         admin.origin.check_change(fields_of(request))
         form = await read_form(request)
-        cookie = await admin.sessions.sign_in(form.get("token", "").strip().encode())
+        cookie = await admin.sessions.sign_in(
+            form.get("token", "").strip().encode(), peer_of(request)
+        )
         admin.sessions.sign_out(fields_of(request))  # of the session before nothing is left over
         return _to(f"{HOME}?begun=1", cookie)
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from proxy import cors
-from proxy.admin.answers import Handler, answering, fields_of
+from proxy.admin.answers import Handler, answering, fields_of, peer_of
 from proxy.authentication import CALLING_ROLES
 from proxy.clock import Clock
 from proxy.errors import BadRequest, Forbidden, Unacceptable, Unavailable, UnknownService
@@ -31,7 +31,7 @@ USUAL_SECONDS: Final = 600
 class Holders(Protocol):
     """What is asked of the authentication."""
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str) -> Token:
         """Whose token a request brings; raises Unauthorized, Forbidden, Unavailable."""
         ...
 
@@ -95,7 +95,7 @@ class Exchange:
         fields = fields_of(request)
         if len(values(fields, b"authorization")) > 1:
             raise BadRequest("Send one Authorization field, not several.")
-        who = await self._holders.holder(fields)
+        who = await self._holders.holder(fields, peer_of(request))
         if who.role not in CALLING_ROLES:
             raise Forbidden(f"A token with the role {who.role} can't call, nor one made with it.")
         new = self._new(who, await read_json(request, ShortLivedAsked))

@@ -12,7 +12,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from proxy.admin.acts import check_role
-from proxy.admin.answers import answering, fields_of
+from proxy.admin.answers import answering, fields_of, peer_of
 from proxy.admin.door import Administration
 from proxy.admin.operations import OPERATIONS, Asking, Operation
 from proxy.admin.reading import read_json, read_path, read_query
@@ -24,7 +24,7 @@ from vault import Token
 class Holders(Protocol):
     """What is asked of the authentication."""
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str) -> Token:
         """Whose token a request brings; raises Unauthorized, Unavailable."""
         ...
 
@@ -60,7 +60,7 @@ class Place:
         self._admin.origin.check(fields)
         if len(values(fields, b"authorization")) > 1:
             raise BadRequest("Send one Authorization field, not several.")
-        who = await self._holders.holder(fields)
+        who = await self._holders.holder(fields, peer_of(request))
         operation = self._operation(request.method)
         check_role(who, operation.roles)
         found = await operation.act(await self._asking(request, who, operation))

@@ -18,6 +18,7 @@ from proxy.authentication import UNKNOWN_CALLER
 from proxy.clock import Clock
 from proxy.errors import Forbidden, Unauthorized, Unavailable
 from proxy.messages import Field, Fields, values
+from proxy.wrongs import UNBOUNDED, Wrongs, judged
 from vault import Token, VaultError, describe_token
 
 _log = logging.getLogger("keyrelay.admin")
@@ -66,13 +67,24 @@ class _Open:
 class Sessions:
     """Who is signed in."""
 
-    def __init__(self, tokens: Tokens, clock: Clock) -> None:
+    def __init__(self, tokens: Tokens, clock: Clock, wrongs: Wrongs = UNBOUNDED) -> None:
         self._tokens = tokens
+        self._wrongs = wrongs
         self._clock = clock
         self._open: dict[bytes, _Open] = {}
 
-    async def sign_in(self, text: bytes) -> Field:
-        """The Set-Cookie field of a new session; raises Unauthorized, Forbidden, Unavailable."""
+    async def sign_in(self, text: bytes, peer: str = "") -> Field:
+        """The Set-Cookie field of a new session; raises Unauthorized, TooManyGuesses, Forbidden,
+        Unavailable."""
+        with judged(self._wrongs, peer, text):
+            token = await self._verified(text)
+        check_role(token, CHANGING)
+        cookie = secrets.token_urlsafe(32)
+        self._keep(cookie, token)
+        line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
+        return b"set-cookie", line.encode()
+
+    async def _verified(self, text: bytes) -> Token:
         try:
             token = await self._tokens.verify_token(text)
         except VaultError as error:
@@ -80,11 +92,7 @@ class Sessions:
         if token is None:
             _log.info("sign-in refused: %s", describe_token(text))
             raise Unauthorized(UNKNOWN_CALLER)
-        check_role(token, CHANGING)
-        cookie = secrets.token_urlsafe(32)
-        self._keep(cookie, token)
-        line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
-        return b"set-cookie", line.encode()
+        return token
 
     async def find(self, fields: Fields, *, used: bool = True) -> Session | None:
         """Whose request this is, by its cookie; None: nobody is signed in. Raises Unavailable.

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from proxy.admin.acts import READING, check_role
-from proxy.admin.answers import answering, fields_of
+from proxy.admin.answers import answering, fields_of, peer_of
 from proxy.clock import Clock
 from proxy.errors import BadRequest, NotFound, Unavailable
 from proxy.messages import Fields
@@ -27,7 +27,7 @@ PARAMETERS: Final = ("scope", "from", "to", "service")
 class Holders(Protocol):
     """What is asked of the authentication."""
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str) -> Token:
         """Whose token a request brings; raises Unauthorized, Unavailable."""
         ...
 
@@ -54,7 +54,7 @@ def routes(usage: Told | None, holders: Holders, clock: Clock) -> Sequence[BaseR
     """The page; `usage` None: nothing is counted here."""
 
     async def page(request: Request) -> Response:
-        who = await holders.holder(fields_of(request))
+        who = await holders.holder(fields_of(request), peer_of(request))
         if usage is None:
             raise NotFound("Calls are not counted here: usage.enabled is false.")
         asked = _asked(_parameters(request), clock)

@@ -25,9 +25,10 @@ from proxy.config.model import (
     Limits,
     QuotaEntry,
     Server,
-    Surroundings,
 )
 from proxy.config.reading import ConfigError, read_document
+from proxy.config.signin import IssuerEntry
+from proxy.config.surroundings import Surroundings
 from proxy.config.usage import PriceEntry, Usage
 from proxy.config.values import KeyValues, resolve_key, seen_from
 from proxy.injection import check_credential
@@ -47,6 +48,7 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("usage",): Usage,
     ("prices",): PriceEntry,
     ("keys",): KeyEntry,
+    ("sign_in",): IssuerEntry,
     ("backends",): BackendEntry,
 }
 

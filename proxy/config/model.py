@@ -1,15 +1,10 @@
-"""The settings that exist, with their defaults; each one documented in keys.example.yaml.
-
-A validator that needs more than the value (the environment, the known services) finds it in the
-validation context, a `Surroundings`, which `loading.py` makes.
-"""
+"""The settings that exist, with their defaults; each one documented in keys.example.yaml."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
@@ -31,6 +26,8 @@ from pydantic import (
 from proxy.config.networks import Network
 from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
+from proxy.config.signin import IssuerEntry, each_named_once
+from proxy.config.surroundings import Name, ServiceName, surroundings_of
 from proxy.config.traces import CollectorUrl
 from proxy.config.units import Octets, Seconds, WithinADay, parse_seconds
 from proxy.config.usage import PriceTable, Usage
@@ -48,34 +45,6 @@ _LISTEN: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]{1,253})):([0-9]{1,5})", re.ASCII
 )
 _FIELD_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^`|~-]+", re.ASCII)
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What lies around a file: how a key's text becomes a secret, and what is known of services.
-
-    `near`: a path that stands in the file, as seen from the file. All raise ValueError with one
-    sentence that holds no value.
-    """
-
-    key_value: Callable[[str], Secret]
-    judge_key: Callable[[KeyEntry], None]
-    known_service: Callable[[str], str]
-    near: Callable[[Path], Path]
-
-
-def surroundings_of(info: ValidationInfo) -> Surroundings:
-    """What the loader gave; a model can't be made without it."""
-    if not isinstance(info.context, Surroundings):
-        raise TypeError("settings are made by load_config")
-    return info.context
-
-
-def _name(text: object) -> str:
-    if isinstance(text, str) and _NAME.fullmatch(text):
-        return text
-    raise ValueError("expected 1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
 
 
 def _public_url(text: str) -> str:
@@ -137,10 +106,6 @@ def _field_name(text: str) -> str:
     raise ValueError("expected the name of a header field in lower case")
 
 
-def _service(text: object, info: ValidationInfo) -> str:
-    return surroundings_of(info).known_service(_name(text))
-
-
 def _secret(text: object, info: ValidationInfo) -> Secret:
     if not isinstance(text, str):
         raise ValueError("expected text; a key of digits only needs quotes")
@@ -156,8 +121,6 @@ def _each_once(value: object, read: ValidatorFunctionWrapHandler) -> object:
 
 
 Count = Annotated[StrictInt, Field(gt=0)]
-Name = Annotated[str, PlainValidator(_name)]
-ServiceName = Annotated[str, PlainValidator(_service)]
 KeyText = Annotated[Secret, PlainValidator(_secret)]
 Origin = Annotated[str, AfterValidator(parse_origin)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
@@ -395,3 +358,4 @@ class Config(Section):
     health: HealthChecks = HealthChecks()
     usage: Usage = Usage()
     prices: PriceTable = Field(default_factory=dict)
+    sign_in: Annotated[tuple[IssuerEntry, ...], AfterValidator(each_named_once)] = ()

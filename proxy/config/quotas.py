@@ -13,7 +13,8 @@ from proxy.limits.grammar import Limit, Rate, in_order, parse_rate
 
 _NAME: Final = r"[a-z0-9][a-z0-9_-]{0,63}"
 _TOKEN: Final = re.compile(
-    rf"\*|key:\*|key:{_NAME}/{_NAME}|[A-Za-z0-9][A-Za-z0-9._@-]{{0,63}}", re.ASCII
+    rf"\*|key:\*|key:{_NAME}/{_NAME}|{_NAME}/[!-~]{{1,255}}|[A-Za-z0-9][A-Za-z0-9._@-]{{0,63}}",
+    re.ASCII,
 )
 _TENANT: Final = re.compile(rf"\*|{_NAME}", re.ASCII)
 DEFAULT_WRONG: Final = parse_rate("100/minute")
@@ -32,7 +33,9 @@ def _rates(value: object) -> tuple[Rate, ...]:
 def _token(text: str) -> str:
     if _TOKEN.fullmatch(text):
         return text
-    raise ValueError("expected a token's name, key:SERVICE/ALIAS, key:* or * for each")
+    raise ValueError(
+        "expected a token's name, key:SERVICE/ALIAS, key:*, ISSUER/SUBJECT, ISSUER/* or *"
+    )
 
 
 def _tenant(text: str) -> str:

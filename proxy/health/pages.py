@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from proxy import __version__
-from proxy.admin.answers import answering, fields_of
+from proxy.admin.answers import answering, fields_of, peer_of
 from proxy.clock import Clock
 from proxy.errors import Unavailable, UnknownService
 from proxy.health.readiness import Readiness
@@ -26,7 +26,7 @@ _CALLER = "call"
 class Holders(Protocol):
     """Who knows tokens."""
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str) -> Token:
         """Whose token a page is asked with; raises Unauthorized, Unavailable."""
         ...
 
@@ -111,7 +111,7 @@ class Pages:
         raise UnknownService("This token has no service of that name with a key; see /health")
 
     async def _asked(self, request: Request) -> tuple[Token, list[Standing]]:
-        token = await self._ward.holders.holder(fields_of(request))
+        token = await self._ward.holders.holder(fields_of(request), peer_of(request))
         return token, await self._ward.standings(token)
 
     async def _summary(self, token: Token, standings: Collection[Standing]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the configuration limits, and which of it holds for one grant. Pure.
 
 The nearest word counts: what a token was given itself, else the entry that names it, else the one
-for all handed-out keys or all tokens; and apart from that the tenant's.
+for all handed-out keys, for all who sign in with one issuer, or for all tokens; and apart from that
+the tenant's.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ def plan(whose: Who, rules: Iterable[Rule]) -> Plan:
 
 def _of_token(whose: Who, rules: Iterable[Rule]) -> list[Rule]:
     """The entries that fit, the nearest first."""
-    names = [whose.client, EVERY] if whose.token_id else [whose.client, EVERY_KEY, EVERY]
+    issuer, signed_in, _ = whose.client.partition("/") if whose.token_id else ("", "", "")
+    more = [f"{issuer}/*"] if signed_in else [] if whose.token_id else [EVERY_KEY]
+    names = [whose.client, *more, EVERY]
     fitting = [one for one in rules if one.token in names and one.tenant in (whose.tenant, None)]
     return sorted(fitting, key=lambda one: (names.index(one.token or ""), one.tenant is None))
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from proxy.admin.answers import answering, fields_of
+from proxy.admin.answers import answering, fields_of, peer_of
 from proxy.errors import Forbidden
 from proxy.messages import Fields
 from proxy.metrics.state import Look, Sources
@@ -28,7 +28,7 @@ _NOT_YOURS: Final = (
 class Holders(Protocol):
     """Who knows tokens."""
 
-    async def holder(self, fields: Fields) -> Token:
+    async def holder(self, fields: Fields, peer: str) -> Token:
         """Whose token a page is asked with; raises Unauthorized, Unavailable."""
         ...
 
@@ -38,7 +38,7 @@ def routes(sources: Sources, holders: Holders) -> Sequence[BaseRoute]:
     look = Look(sources)
 
     async def page(request: Request) -> Response:
-        token = await holders.holder(fields_of(request))
+        token = await holders.holder(fields_of(request), peer_of(request))
         if token.role not in ROLES or token.tenant != DEFAULT_TENANT or token.services is not None:
             raise Forbidden(_NOT_YOURS)
         return await _scraped(look, request)
