@@ -48,6 +48,7 @@ class Campaign(NamedTuple):
 
 CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "upstreams": Campaign("2", "upstreams", {"calls": 10_000}, {"calls": 160}),
+    "watches": Campaign("4, 5", "watches", {}, {"paths": "tests/support tests/proxy/test_network.py"}),
     "vault": Campaign("6", "vault", {}, {"acts": "names"}),
     "audit": Campaign("7", "audit", {}, {"acts": "rows of their own"}),
     "rotation": Campaign(

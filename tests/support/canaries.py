@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +70,13 @@ class Ledger:
     tokens: set[str] = field(default_factory=set)
     own_files: set[str] = field(default_factory=set)
     leaks: list[str] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
+    """Over all tests: `secrets` looked for, `files` and `words` (output, log) looked at, octets."""
 
     def begin(self) -> None:
+        """A new test; what the last one had is counted."""
+        self.tally["secrets"] += len(self.keys | self.tokens)
+        self.tally["leaks"] += len(self.leaks)
         for one in (self.keys, self.tokens, self.own_files, self.leaks):
             one.clear()
 
@@ -91,12 +97,15 @@ class Ledger:
     def look(self, where: str, octets: bytes, *, shows_tokens: bool = False) -> None:
         """Notes a leak. `shows_tokens`: what issues one shows it, this once."""
         secrets = self.keys if shows_tokens else self.keys | self.tokens
+        self.tally["words"] += 1
+        self.tally["octets"] += len(octets)
         self.leaks += [f"{where} holds {one[:6]}...{one[-4:]}" for one in holds(octets, *secrets)]
 
     def look_at_files(self, folder: Path) -> None:
         """Every file that the test did not write itself."""
         for path, octets in files(folder):
             if str(path) not in self.own_files:
+                self.tally.update(files=1, words=-1)
                 self.look(str(path.relative_to(folder)), octets)
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
