@@ -230,13 +230,13 @@ def _unexpected(call_id: str, error: Exception) -> InternalError:
     return failure
 
 
-def _standing(account: Account, call_id: str) -> Fields:
+def _standing(account: Account, call_id: str) -> bytes:
     """How the call's limits stand, unless it is that which fails."""
     try:
         return account.standing
     except Exception as error:
         _tell_unexpected(call_id, error)
-        return ()
+        return b""
 
 
 def _tell_unexpected(call_id: str, error: Exception) -> None:

@@ -6,7 +6,7 @@ Observers get a `CallRecord` each: they must not wait. What they raise is logged
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.grant import Client, Grant
 from proxy.messages import Fields
@@ -92,9 +92,22 @@ def unmetered(_status: int, _fields: Fields) -> Meter | None:
 class Standing(Protocol):
     """How the limits of one call stand."""
 
-    def fields(self) -> Fields:
-        """As fields of its answer; to be asked for once, when that is written."""
+    def lines(self) -> bytes:
+        """As lines of its answer's header, with the names of STANDING; to be asked for once, when
+        that is written."""
         ...
+
+
+STANDING: Final = frozenset(
+    {
+        b"ratelimit-policy",
+        b"ratelimit",
+        b"x-ratelimit-limit",
+        b"x-ratelimit-remaining",
+        b"x-ratelimit-reset",
+    }
+)
+"""The fields that tell how limits stand."""
 
 
 class Account:
@@ -111,6 +124,6 @@ class Account:
         self.limited: Standing | None = None
 
     @property
-    def standing(self) -> Fields:
-        """Fields that tell the caller how much of its limits is left, for every answer."""
-        return () if self.limited is None else self.limited.fields()
+    def standing(self) -> bytes:
+        """Lines that tell the caller how much of its limits is left, for every answer's header."""
+        return b"" if self.limited is None else self.limited.lines()

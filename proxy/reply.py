@@ -15,6 +15,7 @@ from proxy.fields import safety_fields
 from proxy.memo import bounded_put
 from proxy.messages import Field, Fields, Response, lines
 from proxy.problems import problem
+from proxy.record import STANDING
 
 _log = logging.getLogger("keyrelay")
 
@@ -58,21 +59,21 @@ class Writer:
         self.via = b"via: 1.1 " + pseudonym + b"\r\n"
         self._known: dict[tuple[int, Fields, bool], Header] = {}
 
-    def header(self, response: Response, standing: Fields) -> Header:
-        """The upstream's part; that of a stored answer is written once. Where `standing` tells of
-        our limits, the upstream's fields of the same names would say something else."""
+    def header(self, response: Response, limited: bool) -> Header:
+        """The upstream's part; that of a stored answer is written once. Where we tell of limits of
+        ours, the upstream's fields of the same names would say something else."""
         if response.verdict != "hit":
-            return _header(response, standing)
-        place = response.status, response.fields, bool(standing)
+            return _header(response, limited)
+        place = response.status, response.fields, limited
         known = self._known.get(place)
         if known is None:
-            known = _header(response, standing)
+            known = _header(response, limited)
             bounded_put(self._known, place, known, HEADERS)
         return known
 
 
-def _header(response: Response, standing: Fields) -> Header:
-    ours = {name for name, _ in standing} if standing else ()
+def _header(response: Response, limited: bool) -> Header:
+    ours = STANDING if limited else ()
     # the length of a 204 or 304 would announce a body that never comes
     bodiless = response.status in (204, 304)
     kept: list[Field] = []
@@ -136,13 +137,13 @@ class Reply:
         if self.stalled:
             await self.wire.ready()
 
-    def give(self, response: Response, content: bytes, standing: Fields) -> None:
+    def give(self, response: Response, content: bytes, standing: bytes) -> None:
         """A whole response in one go."""
         header, head = self._head(response, standing)
         self.sent = len(content)
         self.wire.whole(self.status, head, header.length, content)
 
-    def start(self, response: Response, standing: Fields) -> None:
+    def start(self, response: Response, standing: bytes) -> None:
         """The header of a response."""
         header, head = self._head(response, standing)
         self.wire.begin(self.status, head, header.length)
@@ -156,15 +157,15 @@ class Reply:
         """The end of a whole body."""
         self.wire.end()
 
-    def whole(self, status: int, fields: Fields, body: bytes) -> None:
+    def whole(self, status: int, fields: Fields, body: bytes, standing: bytes = b"") -> None:
         """An answer of ours, as octets."""
         self.status, self.sent = status, len(body)
         own = ((b"x-relay-request-id", self.id.encode()), *self._page)
-        head = lines((*fields, *own)) + self._writer.dates.line()
+        head = lines((*fields, *own)) + standing + self._writer.dates.line()
         length = None if status == 204 else len(body)
         self.wire.whole(status, head, length, body)
 
-    async def fail(self, error: RelayError, standing: Fields) -> None:
+    async def fail(self, error: RelayError, standing: bytes) -> None:
         """The error as a response; after the start the transfer is broken instead."""
         self.code, self.why = error.code, error.why
         if error.status >= 500:
@@ -179,20 +180,21 @@ class Reply:
         answer = problem(error, self.id, instance)
         if error.status in (405, 501):
             self.wire.keep_alive = False
-        ours = ((b"x-request-id", self.id.encode()), *standing)
+        named = (b"x-request-id", self.id.encode())
         with suppress(CallerGone):
             await self.room()
-            self.whole(answer.status, (*answer.fields, *ours), answer.body)
+            self.whole(answer.status, (*answer.fields, named), answer.body, standing)
 
-    def _head(self, response: Response, standing: Fields) -> tuple[Header, bytes]:
+    def _head(self, response: Response, standing: bytes) -> tuple[Header, bytes]:
         writer = self._writer
-        header = writer.header(response, standing)
-        own = (*response.own, *standing, *self._page)
+        header = writer.header(response, bool(standing))
+        own = (*response.own, *self._page)
         name = self.id.encode()
         parts = [
             header.lines,
             writer.via,
             lines(own),
+            standing,
             self._timing(response),
             b"" if header.dated else writer.dates.line(),
             b"" if header.named else b"x-request-id: " + name + b"\r\n",

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from proxy.clock import Clock
 from proxy.errors import TooManyRequests
 from proxy.grant import Grant
 from proxy.limits.allowances import Allowances
 from proxy.limits.budgets import Budgets
+from proxy.limits.limiter import LIMITERS, States
 from proxy.limits.rules import Plan, Rule, Who, Window, plan, who
-from proxy.limits.standing import Standing, fields, spent, too_many
+from proxy.limits.standing import Standing, lines, spent, too_many
 from proxy.memo import bounded_put
-from proxy.messages import Fields
 from proxy.record import Account
-
-if TYPE_CHECKING:
-    from proxy.limits.limiter import Limiter, States
 
 PLANS: Final = 16_384
 """For how many callers and services it is remembered what holds for them."""
+
+GRANTS: Final = 4096
+"""For how many grants, which are the same object for calls with the same header."""
 
 Kind = Literal["sliding", "moving"]
 
@@ -34,7 +34,8 @@ class Limits:
         self._budgets = budgets
         self._clock = clock
         self._plans: dict[Who, Plan] = {}
-        self._opened: Limiter | None = None
+        self._of_grants: dict[int, tuple[Grant, Plan | None]] = {}
+        self._limiter = LIMITERS[kind](clock)
         self._allowances = Allowances(clock)
 
     async def start(self) -> None:
@@ -48,9 +49,9 @@ class Limits:
     def become(self, rules: Sequence[Rule], kind: Kind) -> None:
         """Other rules, from now on; what is counted already goes on counting."""
         if kind != self._kind:
-            self._kind, self._opened = kind, None
+            self._kind, self._limiter = kind, LIMITERS[kind](self._clock)
         self._rules = tuple(rules)
-        self._plans = {}
+        self._plans, self._of_grants = {}, {}
 
     async def check(self, grant: Grant, account: Account) -> None:
         """Counts an authorised call, or raises TooManyRequests; notes how its limits stand."""
@@ -71,12 +72,19 @@ class Limits:
         """What holds for a grant; None: nothing does."""
         if grant.limits is None and not self._rules:
             return None
-        whose = who(grant)
+        known = self._of_grants.get(id(grant))
+        if known is None or known[0] is not grant:
+            found = self._plan(who(grant))
+            known = grant, found if found.limits else None
+            bounded_put(self._of_grants, id(grant), known, GRANTS)
+        return known[1]
+
+    def _plan(self, whose: Who) -> Plan:
         found = self._plans.get(whose)
         if found is None:
             found = plan(whose, self._rules)
             bounded_put(self._plans, whose, found, PLANS)
-        return found if found.limits else None
+        return found
 
     async def spend(self, found: Plan) -> None:
         """Counts a call to an upstream; raises TooManyRequests or BudgetSpent, and counts none."""
@@ -97,7 +105,7 @@ class Limits:
         if found.budget is not None:
             self._budgets.count(found.subject, -1)
 
-    def fields(self, found: Plan) -> Fields:
+    def lines(self, found: Plan) -> bytes:
         """What an answer says that is written now."""
         windows = found.calls + found.upstream_calls
         standings = _standings(windows, self._limiter.look(windows)) if windows else []
@@ -108,16 +116,7 @@ class Limits:
         if allowance is not None:
             left = self._allowances.left(allowance)
             standings.append(Standing("short-lived", allowance.calls, left, allowance.until - now))
-        return fields(found, standings, now)
-
-    @property
-    def _limiter(self) -> Limiter:
-        if self._opened is None:
-            # Imported here: where nothing is limited the library is not loaded.
-            from proxy.limits.limiter import LIMITERS  # noqa: PLC0415
-
-            self._opened = LIMITERS[self._kind](self._clock)
-        return self._opened
+        return lines(found, standings, now)
 
 
 class Tally:
@@ -129,9 +128,9 @@ class Tally:
         self._limits = limits
         self._found = found
 
-    def fields(self) -> Fields:
-        """The header fields of the answer."""
-        return self._limits.fields(self._found)
+    def lines(self) -> bytes:
+        """The lines of the answer's header."""
+        return self._limits.lines(self._found)
 
 
 def _standings(windows: tuple[Window, ...], states: States) -> list[Standing]:

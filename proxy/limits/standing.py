@@ -1,4 +1,4 @@
-"""How a call's limits stand, as header fields and as refusals. Pure.
+"""How a call's limits stand, as lines of a header and as refusals. Pure.
 
 `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-11, one member
 for each window; the three `X-RateLimit` fields tell of the window with the least left.
@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import ceil
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.errors import BudgetSpent, TooManyRequests
 from proxy.limits.rules import Plan, Window
-from proxy.messages import Fields
 from proxy.problems import MAX_RETRY_AFTER
 
 
@@ -26,20 +25,28 @@ class Standing(NamedTuple):
     seconds: float
 
 
-def fields(plan: Plan, standings: Sequence[Standing], now: float) -> Fields:
-    """What an answer says about the limits of its call; `now` in Unix seconds."""
+_LINES: Final = b"""\
+ratelimit-policy: %b\r
+ratelimit: %b\r
+x-ratelimit-limit: %d\r
+x-ratelimit-remaining: %d\r
+x-ratelimit-reset: %d\r
+"""
+
+
+def lines(plan: Plan, standings: Sequence[Standing], now: float) -> bytes:
+    """What an answer's header says about the limits of its call; `now` in Unix seconds.
+
+    Numbers and our own names alone: nothing in them brings lines of its own.
+    """
     states = [f'"{policy}";r={left};t={ceil(s) or 1}' for policy, _, left, s in standings]
     tightest = standings[0]
     for one in standings:
         if (one.left, -one.seconds) < (tightest.left, -tightest.seconds):
             tightest = one
-    return (
-        (b"ratelimit-policy", plan.policies),
-        (b"ratelimit", ", ".join(states).encode()),
-        (b"x-ratelimit-limit", b"%d" % tightest.quota),
-        (b"x-ratelimit-remaining", b"%d" % tightest.left),
-        (b"x-ratelimit-reset", b"%d" % ceil(now + tightest.seconds)),
-    )
+    reset = ceil(now + tightest.seconds)
+    told = ", ".join(states).encode()
+    return _LINES % (plan.policies, told, tightest.quota, tightest.left, reset)
 
 
 def whole(seconds: float) -> int:

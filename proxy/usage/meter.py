@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from proxy.memo import bounded_put
@@ -62,6 +63,7 @@ class Metering:
         return CodedMeter(read) if coding.lower() in _CODED else None
 
 
+@lru_cache(maxsize=128)
 def _reader(kind: bytes) -> Read | None:
     plain = kind.partition(b";")[0].strip().lower()
     if plain == b"application/json":

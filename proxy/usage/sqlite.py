@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -32,13 +31,10 @@ from proxy.usage.store import (
     Which,
 )
 from proxy.usage.sums import Sums
+from proxy.usage.tables import FORGET_KINDS, FROM_1, MOST_KINDS, TABLES, VERSION, put
 
-VERSION: Final = 1
 BUSY_SECONDS: Final = 1.0
 """How long a statement waits for a lock that somebody else holds."""
-
-TOGETHER: Final = (128, 16, 1)
-"""How many rows one statement takes: each of them lets go of the interpreter once."""
 
 SWEPT: Final = 2_000
 """How many rows leave in one transaction."""
@@ -53,46 +49,11 @@ _TOGETHER: Final = {
 }
 _TOTAL: Final = {name: f"sum({name})" for name in ADDED} | {"slowest": "max(slowest)"}
 
-TABLES: Final = (
-    """CREATE TABLE calls (
-        id INTEGER PRIMARY KEY,
-        call TEXT NOT NULL, began REAL NOT NULL,
-        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL,
-        service TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL,
-        status INTEGER NOT NULL, code TEXT NOT NULL, verdict TEXT NOT NULL, cut INTEGER NOT NULL,
-        received INTEGER NOT NULL, sent INTEGER NOT NULL,
-        seconds REAL NOT NULL, waited REAL NOT NULL, upstream_seconds REAL,
-        successful INTEGER NOT NULL, went INTEGER NOT NULL,
-        hit INTEGER NOT NULL, joined INTEGER NOT NULL,
-        tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
-        tokens_cached INTEGER NOT NULL, cost REAL, saved REAL, bucket INTEGER NOT NULL
-    )""",
-    "CREATE INDEX calls_by_time ON calls (began)",
-    """CREATE TABLE sums (
-        step INTEGER NOT NULL, began INTEGER NOT NULL,
-        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL, service TEXT NOT NULL,
-        calls INTEGER NOT NULL, successful INTEGER NOT NULL, hits INTEGER NOT NULL,
-        joined INTEGER NOT NULL, upstream INTEGER NOT NULL,
-        received INTEGER NOT NULL, sent INTEGER NOT NULL,
-        seconds REAL NOT NULL, upstream_seconds REAL NOT NULL, waited REAL NOT NULL,
-        tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
-        tokens_cached INTEGER NOT NULL, tokens_saved INTEGER NOT NULL,
-        slowest REAL NOT NULL, cost REAL, saved REAL,
-        PRIMARY KEY (step, began, tenant, token, token_id, service)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE latencies (
-        step INTEGER NOT NULL, began INTEGER NOT NULL,
-        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL, service TEXT NOT NULL,
-        bucket INTEGER NOT NULL, calls INTEGER NOT NULL,
-        PRIMARY KEY (step, began, tenant, token, token_id, service, bucket)
-    ) WITHOUT ROWID""",
-)
-
 _HOUR: Final = f"CAST(began / {HOUR} AS INTEGER)"
 _FRESH: Final = f"CREATE TEMP TABLE fresh (began, {_GROUP}, bucket, {', '.join(ADDED)})"
 _GATHER: Final = f"""INSERT INTO fresh SELECT {_HOUR} * {HOUR}, {_GROUP}, bucket,
     {", ".join(ADDED.values())}
-    FROM calls WHERE id > ? GROUP BY {_HOUR}, {_GROUP}, bucket"""  # noqa: S608 - as all in here
+    FROM calls WHERE id > ? GROUP BY {_HOUR}, kind, bucket"""  # noqa: S608 - as all in here
 """The rows that have just come are gone through once: what follows is made of a few."""
 
 _STEPS: Final = f"(SELECT {HOUR} AS step UNION ALL SELECT {DAY}) AS steps"
@@ -147,11 +108,8 @@ class SqliteUsage:
     def write(self, rows: Sequence[CallRow]) -> None:
         """Keeps calls and adds them to the sums."""
         with self._mending(), self._turn(), _transaction(self._writing()) as connection:
-            [last] = connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
-            for some in _portions(rows):
-                values = ", ".join([_ROW] * len(some))
-                statement = f"INSERT INTO calls ({_COLUMNS}) VALUES {values}"  # noqa: S608
-                connection.execute(statement, [*chain.from_iterable(some)])
+            [last] = connection.execute("SELECT coalesce(max(id), 0) FROM singles").fetchone()
+            put(connection, rows)
             connection.execute(_GATHER, (last,))
             connection.execute(_ADD_SUMS)
             connection.execute(_ADD_LATENCIES)
@@ -161,14 +119,21 @@ class SqliteUsage:
         """Forgets in small steps, so that whoever waits for the lock gets it."""
         with self._mending():
             with self._turn():
-                found = self._writing().execute("SELECT coalesce(max(id), 0) FROM calls")
+                found = self._writing().execute("SELECT coalesce(max(id), 0) FROM singles")
                 [newest] = found.fetchone()
             self._delete(
-                "calls", "id", "began < ? OR id <= ?", (keep.calls, newest - keep.most_calls)
+                "singles", "id", "began < ? OR id <= ?", (keep.calls, newest - keep.most_calls)
             )
+            self._forget_kinds()
             for table in ("sums", "latencies"):
                 for step, oldest in ((HOUR, keep.hours), (DAY, keep.days)):
                     self._delete_periods(table, step, oldest - step)
+
+    def _forget_kinds(self) -> None:
+        with self._turn(), _transaction(self._writing()) as connection:
+            [kinds] = connection.execute("SELECT count(*) FROM kinds").fetchone()
+            if kinds > MOST_KINDS:
+                connection.execute(FORGET_KINDS)
 
     def _delete(self, table: str, key: str, condition: str, values: tuple[float, ...]) -> None:
         some = f"SELECT {key} FROM {table} WHERE {condition} LIMIT {SWEPT}"  # noqa: S608
@@ -240,18 +205,6 @@ class SqliteUsage:
         with closing(_opened_to_read(self._path)) as connection:
             connection.execute("BEGIN")
             yield connection
-
-
-_ROW: Final = "(" + ", ".join("?" * len(CallRow._fields)) + ")"
-
-
-def _portions(rows: Sequence[CallRow]) -> Iterator[Sequence[CallRow]]:
-    """The rows in a few sizes, so that few statements need be prepared."""
-    start = 0
-    for size in TOGETHER:
-        while len(rows) - start >= size:
-            yield rows[start : start + size]
-            start += size
 
 
 def _sums(connection: sqlite3.Connection, which: Which, by: Sequence[Part]) -> list[Sums]:
@@ -329,8 +282,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(_FRESH)
     with _transaction(connection):
-        if _check_version(connection) == 0:
-            for statement in TABLES:
+        version = _check_version(connection)
+        if version != VERSION:
+            for statement in FROM_1 if version else TABLES:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
 

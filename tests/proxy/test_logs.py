@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.logs import Handler, Log, LogSettings, Told, as_console, as_json, logging_to
+from proxy.logs import JSON, Form, Handler, Log, LogSettings, Told, as_console, logging_to
 from tests.support.records import CALL
 
 LOGGED = CALL._replace(key="", answered=None, address="192.0.2.1")
@@ -45,7 +45,7 @@ def pipe() -> Iterator[Pipe]:
 
 def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
     """Names and numbers; the token by its name, never by its id."""
-    log = Log(pipe.sink, as_json)
+    log = Log(pipe.sink, JSON)
     log.call(LOGGED)
     log.close()
     [line] = pipe.read_all()
@@ -72,11 +72,11 @@ def test_a_call_is_one_json_object_with_its_facts(pipe: Pipe) -> None:
     }
 
 
-@pytest.mark.parametrize("rendering", [as_json, lambda: as_console(True)], ids=["json", "console"])
-def test_what_steers_a_terminal_is_written_out(pipe: Pipe, rendering: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("form", [JSON, as_console(True)], ids=["json", "console"])
+def test_what_steers_a_terminal_is_written_out(pipe: Pipe, form: Form) -> None:
     """C0, C1, line separators, turned reading order, half surrogate pairs: one line, plain."""
-    log = Log(pipe.sink, rendering)
-    log.call(LOGGED._replace(token=STEERING))
+    log = Log(pipe.sink, form)
+    log.call(LOGGED._replace(token=STEERING, host="\udc80"))
     log.add(Told(1.8e9, "warning", "keyrelay", STEERING + "\udc80", {"id": STEERING}))
     log.close()
     lines = pipe.read_all()
@@ -90,7 +90,7 @@ def test_what_steers_a_terminal_is_written_out(pipe: Pipe, rendering: Callable[[
 
 def test_json_gives_back_the_very_text(pipe: Pipe) -> None:
     """What is escaped is escaped as JSON: a reader finds what was there."""
-    log = Log(pipe.sink, as_json)
+    log = Log(pipe.sink, JSON)
     log.call(LOGGED._replace(token=STEERING))
     log.close()
     [line] = pipe.read_all()
@@ -100,7 +100,7 @@ def test_json_gives_back_the_very_text(pipe: Pipe) -> None:
 
 def test_people_get_the_call_in_front_and_no_empty_members(pipe: Pipe) -> None:
     """Without colours where nobody asked for them."""
-    log = Log(pipe.sink, lambda: as_console(False))
+    log = Log(pipe.sink, as_console(False))
     log.call(LOGGED)
     log.call(LOGGED._replace(status=0, host="", service=""))
     log.close()
@@ -114,7 +114,7 @@ def test_people_get_the_call_in_front_and_no_empty_members(pipe: Pipe) -> None:
 
 def test_a_pipe_that_nobody_reads_holds_up_nobody(pipe: Pipe) -> None:
     """Lines beyond the queue are dropped, counted, and told once somebody reads again."""
-    log = Log(pipe.sink, as_json, bound=50)
+    log = Log(pipe.sink, JSON, bound=50)
     for number in range(1000):
         log.call(LOGGED._replace(id=f"n{number}"))
     assert log.lost > 0
@@ -132,7 +132,7 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(pipe: Pipe) -> None:
 def test_the_end_waits_for_no_reader() -> None:
     """Nobody takes the last lines: the server ends all the same."""
     pipe = Pipe()
-    log = Log(pipe.sink, as_json)
+    log = Log(pipe.sink, JSON)
     for _ in range(1000):
         log.call(LOGGED)
     log.close()
@@ -147,7 +147,7 @@ def test_a_reader_that_went_away_harms_nothing() -> None:
     """EPIPE counts as lost, and the next lines are tried again."""
     source, sink = os.pipe()
     os.close(source)
-    log = Log(sink, as_json)
+    log = Log(sink, JSON)
     for _ in range(3):
         log.call(LOGGED)
     log.close()
@@ -158,7 +158,7 @@ def test_a_reader_that_went_away_harms_nothing() -> None:
 def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     """Whoever shares it may have made it so: nothing is lost and nothing is cut."""
     os.set_blocking(pipe.sink, False)
-    log = Log(pipe.sink, as_json)
+    log = Log(pipe.sink, JSON)
     for number in range(100):
         log.call(LOGGED._replace(id=f"n{number}"))
     read = bytearray()

@@ -60,4 +60,5 @@ def granted(token: str = "ann", tenant: str = "default", **own: Any) -> Grant:
 
 def standing(account: Account) -> dict[str, str]:
     """The fields that an answer would have."""
-    return {name.decode(): value.decode() for name, value in account.standing}
+    lines = account.standing.decode().splitlines()
+    return dict(line.split(": ", 1) for line in lines)

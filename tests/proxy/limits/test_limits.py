@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
 from proxy.config import Limits as Section
 from proxy.errors import BudgetSpent, TooManyRequests
@@ -177,19 +181,19 @@ async def test_the_counters_of_ten_thousand_tokens_are_dropped(kind: Kind) -> No
     assert isinstance(limiter, MemoryLimiter)
     for number in range(10_000):
         await limiter.take((window(5, 60, f"token-{number}"),))
-    assert len(limiter.counters) == 10_000
+    assert len(limiter) == 10_000
     clock.advance(30)
     await limiter.take((window(5, 60, "late"),))
     clock.advance(100)
     await limiter.take((window(5, 60, "other"),))
-    assert len(limiter.counters) <= 2
+    assert len(limiter) <= 2
 
 
 async def test_without_a_limit_nothing_is_noted() -> None:
     """No field, no counter."""
     limits, account = limits_of(FakeClock()), Account()
     await limits.check(granted(), account)
-    assert (account.limited, account.standing) == (None, ())
+    assert (account.limited, account.standing) == (None, b"")
     limits = limits_of(FakeClock(), Rule(tenant="other", calls=(parse_rate("1/day"),)))
     await limits.check(granted(), account)
     assert account.limited is None
@@ -274,10 +278,35 @@ async def test_upstream_calls_and_the_budget_are_counted_apart() -> None:
     await limits.spend(spent)
 
 
-def test_the_library_is_loaded_for_a_limit_only() -> None:
-    """A relay without limits does not carry it."""
-    import subprocess  # noqa: PLC0415
+class Unswept(MemoryStorage):
+    """The library's counters without the threads that drop them."""
 
-    program = "import sys, proxy.app; print('limits' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"False\n"
+    _MemoryStorage__schedule_expiry = staticmethod(lambda: None)
+
+
+@kinds
+@given(st.lists(st.sampled_from([0, 3, 3, 12, 30, 66, 129]), max_size=60), st.integers(1, 12))
+async def test_the_library_would_let_the_same_calls_through(
+    kind: Kind, steps: list[int], amount: int
+) -> None:
+    """`limits` is the oracle. Seconds that floats hold exactly; where a call leaves on the dot of a
+    moving window, it keeps it a moment longer: no step is a whole window."""
+    clock = FakeClock(now=float(2**20))
+    limiter, item = LIMITERS[kind](clock), RateLimitItemPerSecond(amount, 64)
+    with patch("limits.storage.memory.time", SimpleNamespace(time=clock.now)):
+        strategies = {"sliding": SlidingWindowCounterRateLimiter, "moving": MovingWindowRateLimiter}
+        library = strategies[kind](Unswept())
+        for step in steps:
+            clock.advance(step)
+            assert (await limiter.take((window(amount, 64),)))[0] == library.hit(item)
+
+
+async def test_a_grant_that_takes_the_place_of_another_has_its_own_plan() -> None:
+    """Plans are remembered by the grant itself, not by where it lay in memory."""
+    limits = limits_of(FakeClock())
+    amounts = []
+    for amount in range(1, 200):
+        found = limits.plan(granted(calls=(f"{amount}/minute",)))
+        assert found is not None
+        amounts.append(found.calls[0].amount)
+    assert amounts == list(range(1, 200))

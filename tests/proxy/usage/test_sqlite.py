@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from proxy.record import CallRecord
 from proxy.turns import turn
 from proxy.usage import CallRow, Part, SqliteUsage, Sums, UsageError, UsageTooNew, Which
+from proxy.usage import sqlite as sqlite_store
 from proxy.usage.latency import bucket
-from proxy.usage.sqlite import SWEPT, VERSION
+from proxy.usage.sqlite import SWEPT
 from proxy.usage.store import DAY, HOUR, Keep
+from proxy.usage.tables import VERSION
 from proxy.usage.usage import SAME
 from tests.proxy.usage.conftest import NOON, a_row
 
@@ -339,3 +341,58 @@ def test_who_reads_does_not_wait_for_who_writes(store: SqliteUsage, tmp_path: Pa
             store.write([a_row()])
     store.write([a_row()])
     assert [one.calls for one in store.sums(EVER, ())[0]] == [2]
+
+
+FIRST_VERSION = """
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY,
+        call TEXT NOT NULL, began REAL NOT NULL,
+        tenant TEXT NOT NULL, token TEXT NOT NULL, token_id TEXT NOT NULL,
+        service TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL,
+        status INTEGER NOT NULL, code TEXT NOT NULL, verdict TEXT NOT NULL, cut INTEGER NOT NULL,
+        received INTEGER NOT NULL, sent INTEGER NOT NULL,
+        seconds REAL NOT NULL, waited REAL NOT NULL, upstream_seconds REAL,
+        successful INTEGER NOT NULL, went INTEGER NOT NULL,
+        hit INTEGER NOT NULL, joined INTEGER NOT NULL,
+        tokens_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL, cost REAL, saved REAL, bucket INTEGER NOT NULL
+    );
+    CREATE INDEX calls_by_time ON calls (began);
+    CREATE TABLE sums (kept); INSERT INTO sums VALUES ('as they are');
+    PRAGMA user_version = 1;
+"""
+
+
+def test_the_calls_of_an_earlier_release_stay(store: SqliteUsage, tmp_path: Path) -> None:
+    """Whoever only reads has them before, and what is written later follows them."""
+    kept = [a_row(id=f"c{n}", began=NOON + n, token="ann" if n % 2 else "bob") for n in range(5)]
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as earlier:
+        earlier.executescript(FIRST_VERSION)
+        row = "?, " * len(CallRow._fields)
+        earlier.executemany(f"INSERT INTO calls VALUES (NULL, {row[:-2]})", kept)
+        earlier.commit()
+    newest_first = kept[::-1]
+    assert store.calls(EVER, "newest", 9) == newest_first
+    store.open()
+    assert store.calls(EVER, "newest", 9) == newest_first
+    store.close()
+    store.open()
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as later:
+        assert later.execute("SELECT kept FROM sums").fetchall() == [("as they are",)]
+        assert later.execute("SELECT count(*) FROM kinds").fetchone() == (2,)
+
+
+def test_what_calls_have_in_common_stands_once_and_as_long_as_one_is_there(
+    store: SqliteUsage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who asks many hosts leaves nothing behind for ever."""
+    monkeypatch.setattr(sqlite_store, "MOST_KINDS", 3)
+    for batch in range(2):
+        store.write([a_row(began=NOON + n, host=f"h{n % 5}") for n in range(20)])
+        with closing(sqlite3.connect(tmp_path / "usage.db")) as file:
+            assert file.execute("SELECT count(*) FROM kinds").fetchone() == (5,), batch
+    store.sweep(Keep(calls=NOON + 18, most_calls=9**9, hours=0, days=0))
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as file:
+        hosts = file.execute("SELECT host FROM kinds ORDER BY host").fetchall()
+    assert hosts == [("h3",), ("h4",)]
+    assert {row.host for row in store.calls(EVER, "newest", 99)} == {"h3", "h4"}
