@@ -44,6 +44,7 @@ from proxy.remembered import RememberedGrants
 from proxy.reply import Writer
 from proxy.services import CurrentServices, Services
 from proxy.traces import Tracing
+from proxy.trail import Trail
 from proxy.upstream.leaves import Transport
 from proxy.upstream.transport import trust
 from proxy.usage import Metering, Price, Prices, SqliteUsage, Usage, UsageSettings
@@ -221,7 +222,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
-    seen = Seen(LiveCalls(), LastUse())
+    seen = Seen(LiveCalls(), LastUse(), way.trail)
     sign_in = way.sign_in
     remembered = RememberedGrants(clock, lambda: (vault.generation, known.now, sign_in.generation))
     endpoint = ProxyEndpoint(
@@ -248,7 +249,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    lasting = (way.limits, sign_in, rounds, *(one for one in (usage, tracing) if one is not None))
+    lasting = (*way.lasting, rounds, *(one for one in (usage, tracing) if one is not None))
     changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
@@ -256,15 +257,16 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the page for people knows of calls, in memory."""
+    """Who notes something of calls for people: for their page, in memory; for the audit log."""
 
     live: LiveCalls
     last_use: LastUse
+    trail: Trail
 
     @property
     def observers(self) -> tuple[Observer, ...]:
         """Those that fill it."""
-        return self.live.observe, self.last_use.observe
+        return self.live.observe, self.last_use.observe, self.trail.observe
 
 
 def _administration(
@@ -272,7 +274,7 @@ def _administration(
 ) -> Administration:
     return Administration(
         acts=Acts(vault, known, way.cache, reports.clock),
-        sessions=Sessions(vault, reports.clock, way.guesses),
+        sessions=Sessions(vault, reports.clock, way.guesses, way.trail),
         origin=OwnOrigin(config.server.public_url),
         reports=reports,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -58,20 +58,32 @@ class KnownServices(Protocol):
         ...
 
 
+Refused = Callable[[Client, Target, Forbidden], None]
+"""Hears of each call that may not go where it wants to."""
+
+
 class Authorizer:
     """Decides from what is in memory and says why not. `own`: (host, port) of our listeners."""
 
     def __init__(
-        self, services: KnownServices, own: frozenset[tuple[str, int]] = frozenset()
+        self,
+        services: KnownServices,
+        own: frozenset[tuple[str, int]] = frozenset(),
+        refused: Refused = lambda *_: None,
     ) -> None:
         self._services = services
         self._own = own
+        self._refused = refused
 
     def authorize(self, client: Client, call: Call, route: Route) -> Grant:
         """The grant, or the refusal: Forbidden and its kin (403), AmbiguousService (400), 404."""
-        for narrowing in client.narrowings:
-            check_call(narrowing, call.method, call.fields, route.target)
-        grant = self._grant(client, call, route)
+        try:
+            for narrowing in client.narrowings:
+                check_call(narrowing, call.method, call.fields, route.target)
+            grant = self._grant(client, call, route)
+        except Forbidden as error:
+            self._refused(client, route.target, error)
+            raise
         if holds_token(grant.target.url.encode()):
             # The parameters that are taken away are known only now: a token may still be in one.
             raise BadRequest("The platform token stands in a parameter that would be forwarded.")

@@ -32,6 +32,7 @@ from proxy.routing import Router
 from proxy.services import CurrentServices
 from proxy.signin import Fetcher, SignIn
 from proxy.traces import MarksLookUps, MarksUpstream
+from proxy.trail import Trail
 from proxy.upstream import settings
 from proxy.upstream.admission import Admission
 from proxy.upstream.forwarder import Forwarder
@@ -102,7 +103,13 @@ class Way(NamedTuple):
     authenticator: Authenticator
     guesses: Guesses
     authorizer: Authorizer
+    trail: Trail
     sign_in: SignIn
+
+    @property
+    def lasting(self) -> tuple[Limits, Trail, SignIn]:
+        """Those that have something to do before the first call and after the last."""
+        return self.limits, self.trail, self.sign_in
 
     @property
     def live(self) -> tuple[Live, ...]:
@@ -155,7 +162,7 @@ async def make_way(
         pseudonym=pseudonym,
         deadlines=bounds.deadlines,
     )
-    slots = Slots(settings.slot_limits(config.limits))
+    slots, trail = Slots(settings.slot_limits(config.limits)), Trail(vault, around.clock)
     limits = _limits(config, around)
     guesses = Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
@@ -177,7 +184,8 @@ async def make_way(
         fetching=MarksLookUps(cache, around.clock) if traced else cache,
         authenticator=authenticator,
         guesses=guesses,
-        authorizer=Authorizer(known, _own_places(config, around)),
+        authorizer=Authorizer(known, _own_places(config, around), trail.refuse),
+        trail=trail,
         sign_in=sign_in,
     )
 

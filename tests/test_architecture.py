@@ -66,6 +66,7 @@ FLOORS = {
     "proxy.patience": MACHINES,
     "proxy.logs": MACHINES,
     "proxy.usage": MACHINES,
+    "proxy.trail": MACHINES,
     "proxy.upstream.seam": MACHINES,
     "proxy.upstream": COMPOSITIONS,
     "proxy.cache": COMPOSITIONS,

@@ -58,8 +58,9 @@ class Auditing:
                 break
         else:
             walk.end()
-        faults = [*odd[:1], *[await self._named(walk, fault) for fault in walk.faults], *odd[1:]]
-        return AuditReport(sealed.rows, walk.since, tuple(faults), tuple(walk.notable))
+        faults = [*odd, *[await self._named(walk, fault) for fault in walk.faults]]
+        in_order = tuple(sorted(faults, key=lambda fault: fault.row))
+        return AuditReport(sealed.rows, walk.since, in_order, tuple(walk.notable))
 
     async def _ends(self, hasher: KeyedHasher) -> tuple[State, list[AuditFault]]:
         """The sealed end, and rows that stand before the first or behind the last."""

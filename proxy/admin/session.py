@@ -46,6 +46,30 @@ class Tokens(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Hears of who signed in, and who could not."""
+
+    def signed_in(self, tenant: str, name: str) -> None:
+        """Somebody did, with this token."""
+        ...
+
+    def not_signed_in(self, why: str, tenant: str = "") -> None:
+        """Somebody could not; `why` holds nothing of what they typed."""
+        ...
+
+
+class _Unseen:
+    def signed_in(self, _tenant: str, _name: str) -> None:
+        """Nobody listens."""
+
+    def not_signed_in(self, _why: str, _tenant: str = "") -> None:
+        """Nobody listens."""
+
+
+UNSEEN: Final[Witness] = _Unseen()
+"""Where nobody listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """Somebody who is signed in. `csrf` stands in every form that changes something."""
@@ -67,8 +91,11 @@ class _Open:
 class Sessions:
     """Who is signed in."""
 
-    def __init__(self, tokens: Tokens, clock: Clock, wrongs: Wrongs = UNBOUNDED) -> None:
+    def __init__(
+        self, tokens: Tokens, clock: Clock, wrongs: Wrongs = UNBOUNDED, witness: Witness = UNSEEN
+    ) -> None:
         self._tokens = tokens
+        self._witness = witness
         self._wrongs = wrongs
         self._clock = clock
         self._open: dict[bytes, _Open] = {}
@@ -78,7 +105,12 @@ class Sessions:
         Unavailable."""
         with judged(self._wrongs, peer, text):
             token = await self._verified(text)
-        check_role(token, CHANGING)
+        try:
+            check_role(token, CHANGING)
+        except Forbidden:
+            self._witness.not_signed_in(f"{token.name}, a token that may not", token.tenant)
+            raise
+        self._witness.signed_in(token.tenant, token.name)
         cookie = secrets.token_urlsafe(32)
         self._keep(cookie, token)
         line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
@@ -90,7 +122,9 @@ class Sessions:
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
         if token is None:
-            _log.info("sign-in refused: %s", describe_token(text))
+            why = describe_token(text)
+            _log.info("sign-in refused: %s", why)
+            self._witness.not_signed_in(why)
             raise Unauthorized(UNKNOWN_CALLER)
         return token
 

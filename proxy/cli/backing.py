@@ -18,7 +18,8 @@ from proxy.cli.failures import Failed
 from proxy.cli.output import instant, json_option, show_done
 from proxy.cli.secrets_in import read_passphrase
 from proxy.cli.session import Session, with_desk, with_mending_session
-from vault import open_vault, restore_vault
+from proxy.config import ConfigError
+from vault import AuditEntry, VaultError, open_vault, restore_vault
 
 BESIDE: Final = ("keys.yaml", "services.yaml")
 NOT_IN_IT: Final = ("cache.db", "usage.db")
@@ -61,8 +62,9 @@ def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
     octets, passphrase = file.read_bytes(), read_passphrase(again=False)
     with _alone(desk.data):
         done = asyncio.run(restore_vault(desk.data, octets, passphrase, replace=replace))
-        if desk.accept_rollback:
-            asyncio.run(_accept(desk))
+        # Where the vault does not open yet, who opens it will say why.
+        with _quiet(not desk.accept_rollback):
+            asyncio.run(_record(desk, done.made_at))
     sentence = (
         f"{desk.data} is as it was at {instant(done.made_at)}, with {', '.join(done.files)}: "
         "tokens revoked and keys rotated since then are back, so do that again"
@@ -71,16 +73,27 @@ def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
     show_done(sentence, facts, as_json)
 
 
-async def _accept(desk: Desk) -> None:
+def _quiet(quiet: bool) -> contextlib.AbstractContextManager[None]:
+    refusals = (VaultError, ConfigError) if quiet else ()
+    return contextlib.suppress(*refusals)
+
+
+async def _record(desk: Desk, made_at: float) -> None:
+    """Leaves in the audit log what came back; an older vault is accepted first, if it may be."""
     vault = await open_vault(
         desk.data,
         desk.environ,
         desk.clock,
         actor=desk.actor,
-        accept_rollback=True,
+        accept_rollback=desk.accept_rollback,
         master_key_command=desk.config().server.master_key_command,
     )
-    await vault.close()
+    try:
+        subject = f"as it was at {instant(made_at)}"
+        entry = AuditEntry(desk.clock.now(), desk.actor, "vault restore", "", subject)
+        await vault.note([entry])
+    finally:
+        await vault.close()
 
 
 @contextlib.contextmanager

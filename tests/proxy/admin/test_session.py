@@ -137,6 +137,35 @@ async def test_only_admins_sign_in(clock: FakeClock, token: Token) -> None:
         await Sessions(Books(token), clock).sign_in(f"kr_{token.name}".encode())
 
 
+class Listener:
+    """Hears of sign-ins."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ...]] = []
+
+    def signed_in(self, tenant: str, name: str) -> None:
+        self.heard.append(("in", tenant, name))
+
+    def not_signed_in(self, why: str, tenant: str = "") -> None:
+        self.heard.append(("refused", tenant, why))
+
+
+async def test_who_signs_in_or_could_not_is_heard_of(clock: FakeClock) -> None:
+    """By the token's name where it is one; never by what was typed."""
+    carl, listener = Token("calcalcalcal", "carl", "default", "call", 0.0), Listener()
+    sessions = Sessions(Books(ADA, carl), clock, witness=listener)
+    await sessions.sign_in(b"kr_ada")
+    with pytest.raises(Forbidden):
+        await sessions.sign_in(b"kr_carl")
+    with pytest.raises(Unauthorized):
+        await sessions.sign_in(b"kr_wrongwrong")
+    assert listener.heard == [
+        ("in", "default", "ada"),
+        ("refused", "default", "carl, a token that may not"),
+        ("refused", "", "a token with a typo or a piece missing"),
+    ]
+
+
 async def test_a_session_ends_when_nobody_uses_it(sessions: Sessions, clock: FakeClock) -> None:
     """Half an hour after the last request."""
     fields = sent_back(await sessions.sign_in(b"kr_ada"))
