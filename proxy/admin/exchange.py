@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from proxy import cors
@@ -105,7 +105,8 @@ class Exchange:
             raise Unacceptable("Name fewer things: the token would be too long.") from error
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
-        return JSONResponse(_told(token, text, self._clock.now()), 201)
+        told = _told(token, text, self._clock.now())
+        return Response(told, 201, media_type="application/json")
 
     def _new(self, who: Token, asked: ShortLivedAsked) -> NewShortLived:
         """What was asked for, if the token that asks has it; raises Forbidden, Unacceptable."""
@@ -132,17 +133,19 @@ class Exchange:
         return frozenset(one.name for one in found if one is not None)
 
 
-def _told(token: Token, text: str, now: float) -> dict[str, Any]:
+def _told(token: Token, text: str, now: float) -> str:
+    from proxy.admin.given import ShortLivedGiven  # noqa: PLC0415
+
     ends, short = token.expires_at or now, token.short
     members = short.narrowing._asdict() if short else {}
-    return {
-        "token": text,
-        "expires": datetime.fromtimestamp(ends, UTC).isoformat(timespec="seconds"),
-        "seconds": int(ends - now),
-        "services": None if token.services is None else sorted(token.services),
+    return ShortLivedGiven(
+        token=text,
+        expires=datetime.fromtimestamp(int(ends), UTC),
+        seconds=int(ends - now),
+        services=None if token.services is None else sorted(token.services),
         **{name: list(texts) for name, texts in members.items()},
-        "calls": short.calls if short else None,
-    }
+        calls=short.calls if short else None,
+    ).model_dump_json()
 
 
 def _with(response: Response, fields: Fields) -> Response:

@@ -82,6 +82,21 @@ class TokenIssued(TokenGiven):
     token: str
 
 
+class ShortLivedGiven(Given):
+    """A short-lived token. `token`: its text, shown this once; `services` null: all of the one that
+    asked; `calls` null: any number."""
+
+    token: str
+    expires: datetime
+    seconds: int
+    services: list[str] | None
+    hosts: list[str]
+    paths: list[str]
+    methods: list[str]
+    origins: list[str]
+    calls: int | None
+
+
 class BackendGiven(Given):
     """A place where a service's key may go."""
 

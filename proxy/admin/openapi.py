@@ -1,20 +1,22 @@
-"""The description of the admin API (OpenAPI 3.1), made from its operations and their models."""
+"""The description of the admin API and of POST /tokens (OpenAPI 3.1), made from their models."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from proxy import __version__
+from proxy.admin import exchange
 from proxy.admin.api import ROOT
-from proxy.admin.given import Problem
-from proxy.admin.operations import OPERATIONS, Operation
+from proxy.admin.asked import Asked, ShortLivedAsked
+from proxy.admin.given import Problem, ShortLivedGiven
+from proxy.admin.operations import OPERATIONS
 from proxy.admin.reading import PATTERNS
 
 JSON: Final = "application/json"
@@ -30,10 +32,51 @@ REFUSALS: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A value is not what is expected.",
+    429: "Too many wrong tokens came from this address.",
     431: "The URL or the header is too large.",
     500: "keyrelay failed; its log has the cause under the request's id.",
     503: "A store does not answer now.",
 }
+
+
+class Described(NamedTuple):
+    """One operation, as far as callers see it."""
+
+    method: str
+    path: str
+    name: str
+    does: str
+    gives: type[BaseModel] | None
+    query: type[Asked]
+    body: type[Asked] | None
+    status: int
+
+
+ALL: Final = (
+    *(
+        Described(
+            one.method,
+            ROOT + one.path,
+            one.name,
+            one.does,
+            one.gives,
+            one.query,
+            one.body,
+            one.status,
+        )
+        for one in OPERATIONS
+    ),
+    Described(
+        method="POST",
+        path=exchange.PATH,
+        name="makeShortLivedToken",
+        does="a narrower token for a page, good for minutes; with the role call or admin",
+        gives=ShortLivedGiven,
+        query=Asked,
+        body=ShortLivedAsked,
+        status=201,
+    ),
+)
 
 
 @cache
@@ -46,10 +89,10 @@ def _description() -> dict[str, Any]:
     _, found = models_json_schema(list(_models()), ref_template="#/components/schemas/{model}")
     schemas = found["$defs"]
     paths: dict[str, dict[str, Any]] = {}
-    for one in OPERATIONS:
-        paths.setdefault(ROOT + one.path, {})[one.method.lower()] = _operation(one, schemas)
-    asked = {one.query.__name__ for one in OPERATIONS}
-    said = {one.body.__name__ for one in OPERATIONS if one.body}
+    for one in ALL:
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schemas)
+    asked = {one.query.__name__ for one in ALL}
+    said = {one.body.__name__ for one in ALL if one.body}
     for name in asked - said:  # its members stand among the parameters
         del schemas[name]
     token = {"type": "http", "scheme": "bearer", "description": "a platform token"}
@@ -58,7 +101,8 @@ def _description() -> dict[str, Any]:
         "info": {
             "title": "keyrelay admin API",
             "version": __version__,
-            "description": "Tokens with the role admin; read may GET. In the token's tenant only.",
+            "description": "Tokens with the role admin; read may GET. In the token's tenant only. "
+            "POST /tokens is where calls are answered.",
         },
         "security": [{"token": []}],
         "paths": paths,
@@ -71,7 +115,7 @@ def _description() -> dict[str, Any]:
 
 
 def _models() -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
-    for one in OPERATIONS:
+    for one in ALL:
         for asked in (one.query, one.body):
             if asked is not None:
                 yield asked, "validation"
@@ -80,7 +124,7 @@ def _models() -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
     yield Problem, "serialization"
 
 
-def _operation(one: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(one: Described, schemas: dict[str, Any]) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", one.path)
     parameters = [_parameter("path", name, _text(name), True) for name in names]
     schema = schemas[one.query.__name__]
@@ -95,11 +139,11 @@ def _operation(one: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {**said, "responses": _responses(one)}
 
 
-def _responses(one: Operation) -> dict[str, Any]:
+def _responses(one: Described) -> dict[str, Any]:
     good: dict[str, Any] = {"description": one.does}
     if one.gives is not None:
         good["content"] = {JSON: _ref(one.gives)}
-    refused = {400, 401, 403, 404, 422, 431, 500, 503}
+    refused = {400, 401, 403, 404, 422, 429, 431, 500, 503}
     if one.method != "GET":
         refused |= {409}
     if one.body is not None:

@@ -23,6 +23,8 @@ _WORDS: Final = {
     "familiar": "GET POST HTTP/1.1 Host: Content-Length: Transfer-Encoding: chunked Connection:",
     "fields": _FIELDS,
     "header": _FIELDS,
+    "jwks": '"keys" "kty" "RSA" "EC" "OKP" "crv" "P-256" "Ed25519" "kid" "x" "y" "n" "e" "d" [ ]',
+    "jwt": '"alg" "kid" "typ" "JWT" "crit" "jku" "iss" "aud" "exp" "nbf" "sub" eyJ . \\n 1e999',
     "limit": "/ per = second minute hour day week month s ms 5 openai KiB MiB GB kB 1e9 ٣",
     "token": "kr_000000000000_",
     "uri": "%2e %2E %2F %5C %00 %0a %c2%85 %25 . .. / \\ ?",

@@ -7,8 +7,10 @@ read is written down and read again, or another reading of the same octets says 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import itertools
+import json
 import re
 import tempfile
 import zlib
@@ -21,6 +23,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from proxy import uris
 from proxy.call import Directions, parse_directions
 from proxy.config import ConfigError, load_config
+from proxy.config.signin import IssuerEntry
 from proxy.config.units import parse_octets, parse_seconds
 from proxy.destinations import (
     parse_destination,
@@ -34,6 +37,11 @@ from proxy.fields import add_via, request_fields, response_fields, safety_fields
 from proxy.header import look_over, request_id
 from proxy.limits.grammar import in_order, parse_limit
 from proxy.messages import Fields
+from proxy.signin.claims import Wrong, judge
+from proxy.signin.jwt import Jwt, Unreadable
+from proxy.signin.jwt import encode as encoded
+from proxy.signin.jwt import parse as parse_jwt
+from proxy.signin.keyset import ALGORITHMS, parse_keys, verified
 from tests.fuzz.readers import compare
 from tests.proxy.test_call import SERVICES
 from tests.proxy.test_shortcut import Echo, connection, cut, heard
@@ -201,6 +209,48 @@ def token(octets: bytes) -> None:
     assert octets[16:48].decode() not in repr(parsed)
 
 
+def jwt(octets: bytes) -> None:
+    """A sign-in token: refused, or three parts in their one spelling, which say what was read; no
+    key and no place of keys is taken from it. As it stands, and with its parts encoded first."""
+    for text in (octets, b".".join(map(encoded, octets.split(b"\n")))):
+        with suppress(Unreadable):
+            read = parse_jwt(text)
+            header, claims, signature = (
+                base64.urlsafe_b64decode(x + b"==") for x in text.split(b".")
+            )
+            said = json.loads(header)
+            assert (said["alg"], said.get("kid"), json.loads(claims)) == read[:3]
+            assert (read.signed + b"." + encoded(read.signature), read.signature) == (
+                text,
+                signature,
+            )
+            assert {"jwk", "jku", "x5u", "x5c", "crit", "zip"}.isdisjoint(said)
+            with suppress(Wrong):
+                holder = judge(read.claims, _ENTRY, 1_800_000_000)
+                assert read.claims["iss"] == _ENTRY.issuer and "keyrelay" in str(read.claims["aud"])
+                assert 1_800_000_000 < holder.good_until <= read.claims["exp"] + 30
+
+
+_ENTRY: Final = IssuerEntry(name="login", issuer="https://a.example", audience=("keyrelay",))
+
+
+def jwks(octets: bytes) -> None:
+    """An issuer's keys: refused as a whole, or those that can be used; none is private, each is
+    for algorithms of its own kind, and nothing that anybody makes up is a signature of it."""
+    try:
+        found = parse_keys(octets)
+    except Unreadable:
+        return
+    listed = json.loads(octets)["keys"]
+    assert len(found) <= len(listed)
+    for alg, entry in itertools.product(ALGORITHMS, listed):
+        kid = entry.get("kid") if isinstance(entry, dict) else None
+        key = found.find(alg, kid) if isinstance(kid, str) else None
+        if key is not None:
+            assert (key.kind, key.alg in (None, alg)) == (ALGORITHMS[alg].kind, True)
+            assert not verified(Jwt(alg, kid, {}, octets[:50], octets[-64:]), key)
+
+
 def _base62(number: int) -> bytes:
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     return "".join(digits[number // 62**place % 62] for place in range(5, -1, -1)).encode()
@@ -301,6 +351,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "familiar": familiar,
     "fields": fields,
     "header": header,
+    "jwks": jwks,
+    "jwt": jwt,
     "limit": limit,
     "sealed": sealed,
     "token": token,

@@ -100,3 +100,40 @@ async def test_a_server_refuses_the_fourth_wrong_token(tmp_path: Path) -> None:
         assert int(refused.headers["retry-after"]) <= 60
         assert (await call(up.token)).status_code == 403
         assert (await call(None)).status_code == 401
+
+
+PAGES = ("/usage", "/health", "/health/openai", "/status", "/metrics", "/admin/api/v1/tenant")
+
+
+async def test_wrong_tokens_count_wherever_one_is_judged(tmp_path: Path) -> None:
+    """Pages, `POST /tokens`, the admin API and the form of people count together with calls."""
+    settings = "limits: {wrong_tokens: 9/hour}\n"
+    async with (
+        running_relay(tmp_path / "data", None, settings) as up,
+        httpx.AsyncClient(base_url=up.url) as client,
+    ):
+        admin = await up.issue("ada", role="admin")
+        numbers = iter(range(100))
+
+        async def page(path: str, token: str = "") -> int:
+            fields = {"Authorization": f"Bearer {token or f'kr_{next(numbers)}'}"}
+            return (await client.get(path, headers=fields)).status_code
+
+        async def exchange() -> int:
+            fields = {"Authorization": f"Bearer kr_{next(numbers)}"}
+            return (await client.post("/tokens", json={}, headers=fields)).status_code
+
+        async def form() -> httpx.Response:
+            said = {"token": f"kr_{next(numbers)}"}
+            return await client.post("/admin/login", data=said, headers={"Origin": up.url})
+
+        assert await page("/usage", admin) == 200
+        assert [await page(path) for path in PAGES] == [401] * len(PAGES)
+        assert (await exchange(), (await form()).status_code) == (401, 401)
+        assert await page("/proxy?server=https://a.example") == 401
+        assert [await page(path) for path in PAGES] == [429] * len(PAGES)
+        assert await exchange() == 429
+        assert "Too many wrong tokens" in (await form()).text
+        assert [await page(path, admin) for path in ("/usage", "/health")] == [200, 200]
+        assert (await client.get("/usage")).status_code == 401
+        assert (await client.get("/health/ready")).status_code == 200
