@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test attack coverage lint types docs screenshots lock audit sbom wheel fresh fuzz mutants \
+.PHONY: run test attack coverage lint types docs screenshots lock audit sbom wheel fresh fuzz soak mutants \
   bench clean
 
 run: .venv/run
@@ -76,6 +76,11 @@ SECONDS := 60
 fuzz: .venv/test .venv-fuzz/ready
 	@$(BIN)/python -m tests.fuzz.urls 1000000
 	@.venv-fuzz/bin/python -m tests.fuzz $(SECONDS)
+
+# Mixed traffic for so long: are memory and handles flat?
+soak: SECONDS := 3600
+soak: .venv/test
+	@$(BIN)/python -m tests.attack.soak $(SECONDS)
 
 # Changes the code of the rooms that guard keys, thing by thing: does a test notice?
 mutants: .venv/test .venv-mutants/ready

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.attack import __main__ as runner
-from tests.attack import shown
+from tests.attack import shown, soak
 from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, sizes_in
 from tests.attack.outcome import Outcome, Row
+from tests.attack.soak import Sample
 
 ROWS = [
     Row("2", 1.5, Outcome("one", 10_000, "calls", 0, "all whole")),
@@ -70,3 +71,37 @@ def test_a_page_is_filled_between_its_marks_again_and_again() -> None:
     once = shown.filled(page, ROWS)
     assert (once[:6], once[-6:], "old" in once) == ("above\n", "below\n", False)
     assert shown.filled(once, ROWS) == once
+
+
+def series(start: float, grown: float, noise: float = 0.0, count: int = 600) -> list[Sample]:
+    """An hour in which memory grows by so much, evenly, with a crowd at each fiftieth moment."""
+    return [
+        Sample(6.0 * at, start + grown * at / count + (0 if at % 50 else noise), 30)
+        for at in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        series(110, 0),
+        series(110, 5, noise=200),
+        [Sample(0, 60, 30), *series(130, 10)],
+        series(110, -20),
+        series(110, 0, count=3),
+        series(110, 0, count=1),
+    ],
+)
+def test_a_flat_soak_is_flat(samples: list[Sample]) -> None:
+    """Crowds, a start below what work needs and a short run are no leak."""
+    assert soak.judge(samples, samples[-1]).faults == ()
+
+
+def test_a_leak_is_told() -> None:
+    """Of memory, with its slope; and of handles once everybody has gone."""
+    leaking = soak.judge(series(110, 100), Sample(3600, 210, 30))
+    assert leaking.faults == ("memory grows: 140 MiB early, 200 late",)
+    assert 99 < leaking.slope < 101
+    left = soak.judge(series(110, 0), Sample(3600, 110, 51))
+    assert left.faults == ("handles stay: 30 before, 51 after",)
+    assert soak.judge(series(110, 0), Sample(3600, 110, 50)).faults == ()

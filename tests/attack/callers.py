@@ -16,13 +16,16 @@ from typing import Final
 from tests.attack.outcome import Outcome
 from tests.attack.swarm import LARGE, MANNERS, SMALL
 from tests.support.caller import Caller, call
-from tests.support.origin import Exchange, Origin
+from tests.support.origin import Exchange, Handler, Origin
 from tests.support.process import Served, environment, keyrelay, served
 
 CALLERS: Final = 1000
 ALONE_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 150.0
 """Longer than any deadline of ours and the pauses before it."""
+
+SETTLED_SECONDS: Final = 22.0
+"""Two looks of the server at the memory that a crowd has left."""
 
 LARGE_BYTES: Final = 16 * 2**20
 KEY: Final = "sk-attack-0123456789abcdefghij"
@@ -59,6 +62,7 @@ class Ground:
 
     up: Served
     token: str
+    data: Path
 
     @property
     def credential(self) -> tuple[str, str]:
@@ -69,6 +73,10 @@ class Ground:
         """MiB."""
         status = Path(f"/proc/{self.up.process.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+    def handles(self) -> int:
+        """Open files and sockets."""
+        return len(list(Path(f"/proc/{self.up.process.pid}/fd").iterdir()))
 
     async def connections(self) -> float:
         """What the server counts, without the one that asks."""
@@ -86,8 +94,8 @@ async def answer(exchange: Exchange) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ground() -> AsyncIterator[Ground]:
-    """With a small and a large answer kept."""
+async def ground(answer: Handler = answer, settings: str = "") -> AsyncIterator[Ground]:
+    """With a small and a large answer kept. `settings`: more lines of keys.yaml."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         data.mkdir(mode=0o700)
@@ -95,11 +103,11 @@ async def ground() -> AsyncIterator[Ground]:
             origin.answer_with(answer)
             (data / "keys.yaml").write_text(
                 f"services: {{openai: {{origin: '{origin.url}'}}}}\nkeys: {{openai: '${{KEY}}'}}\n"
-                "server: {log_level: warning}\n"
+                f"server: {{log_level: warning}}\n{settings}"
             )
             async with served(data, KEY=KEY) as up:
                 issued = await keyrelay(data, "token", "issue", "one", "--role", "admin", KEY=KEY)
-                here = Ground(up, issued.out.strip())
+                here = Ground(up, issued.out.strip(), data)
                 for target in (SMALL, LARGE, LARGE):
                     kept = await call(up.url, "GET", target, here.credential)
                     assert kept.status == 200, kept.body
@@ -146,7 +154,7 @@ async def attack(here: Ground, name: str, callers: int) -> Figures:
         done.set()
         took = await kind
     found.beside, found.calls = p99(took), len(took)
-    await asyncio.sleep(2)  # what is let go of late
+    await asyncio.sleep(SETTLED_SECONDS)
     found.memory.append(here.resident())
     return found
 

@@ -48,7 +48,7 @@ class Campaign(NamedTuple):
 
 CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "upstreams": Campaign("2", "upstreams", {"calls": 10_000}, {"calls": 160}),
-    "watches": Campaign("4, 5", "watches", {}, {"paths": "tests/support tests/proxy/test_network.py"}),
+    "watches": Campaign("4, 5", "watches", {}, {"paths": "tests/support"}),
     "vault": Campaign("6", "vault", {}, {"acts": "names"}),
     "audit": Campaign("7", "audit", {}, {"acts": "rows of their own"}),
     "rotation": Campaign(
@@ -62,6 +62,10 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     ),
     "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
     "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
+    "broken": Campaign(
+        "10", "broken", {"transfers": 100_000, "bombs": 1000}, {"transfers": 500, "bombs": 5}
+    ),
+    "soak": Campaign("10", "soak", {"seconds": 600}, {"seconds": 20}),
 }
 
 
