@@ -16,6 +16,8 @@ from sqlalchemy import delete, func, select
 from vault import keyrows
 from vault.core import Core
 from vault.datakeys import KEYS
+from vault.errors import StoreUnavailable
+from vault.files import reason_of
 from vault.keyring import MasterKey, MasterKeys
 from vault.keys import Keys
 from vault.records import Rotation
@@ -38,6 +40,16 @@ class Rotating:
 
         With an outside source the new key is the one that stands first in it by now.
         """
+        try:
+            return await self._rotate(reseal)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the master key {self._source.described} can't be replaced now "
+                f"({reason_of(error)}); nothing is lost: see that its disk is writable and not "
+                "full, and run keyrelay master rotate again"
+            ) from error
+
+    async def _rotate(self, reseal: bool) -> Rotation:
         async with self._alone():
             masters = self._source.read()
             unfinished = await self._reseal_unfinished()

@@ -48,15 +48,16 @@ TABLES = (
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """The one writing connection; a file that is broken is moved aside, and a new one made.
+    """The one writing connection; a file that is broken, twice, is moved aside, and a new one made.
 
     Raises SchemaTooNew, sqlite3.Error, OSError.
     """
-    try:
-        return _opened(path)
-    except sqlite3.DatabaseError as error:
-        if not is_broken(error):
-            raise
+    for _ in range(2):  # to SQLite a file whose schema can't be read now is broken as well
+        try:
+            return _opened(path)
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
     move_aside(path)
     return _opened(path)
 

@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,8 +99,19 @@ class SqliteStore:
         return open_for_reading(self._path)
 
     async def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        return await self._surely(lambda: self._writes.run(partial(self._transact, work)))
+
+    async def _surely(self, run: Callable[[], Awaitable[Result]]) -> Result:
+        """Once more, on new connections, where the file seems broken: to SQLite it is that too when
+        one read of it has failed. Broken still, it is moved aside."""
         try:
-            return await self._writes.run(partial(self._transact, work))
+            return await run()
+        except StoreError as error:
+            if not is_broken(error.__cause__):
+                raise
+        await self._drop()
+        try:
+            return await run()
         except StoreError as error:
             await self._heal(error)
             raise
@@ -120,11 +131,14 @@ class SqliteStore:
     async def _heal(self, error: StoreError) -> None:
         """Moves a file aside that turned out broken, and makes a new one."""
         if is_broken(error.__cause__):
-            await self._reads.drop()
-            await self._writes.drop()
+            await self._drop()
             with contextlib.suppress(OSError, StoreError):
                 await asyncio.to_thread(move_aside, self._path)
                 await self._writes.run(lambda _connection: None)
+
+    async def _drop(self) -> None:
+        await self._reads.drop()
+        await self._writes.drop()
 
     # Reading.
 
@@ -132,11 +146,8 @@ class SqliteStore:
         """The newest entry of the key that suits the call and whose own time is ahead."""
         if not self._writer.presence.may_hold(key):
             return Miss.ABSENT
-        try:
-            found = await self._reads.run(partial(self._find, key, select, now), _let_go)
-        except StoreError as error:
-            await self._heal(error)
-            raise
+        find = partial(self._find, key, select, now)
+        found = await self._surely(lambda: self._reads.run(find, _let_go))
         if isinstance(found, Found):
             self.touch(key, now)
         return found

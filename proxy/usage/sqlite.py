@@ -160,8 +160,9 @@ class SqliteUsage:
         try:
             with _told():
                 yield
-        except UsageError:
-            self.close()
+        except UsageError as error:
+            if not _was_the_disk(error.__cause__):
+                self.close()
             raise
 
     def _turn(self) -> AbstractContextManager[None]:
@@ -258,6 +259,14 @@ def _told() -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise UsageError(f"{type(error).__name__}: {error}") from error
+
+
+def _was_the_disk(error: BaseException | None) -> bool:
+    """Whether the connection is as good as before. What could not be made durable may stand in the
+    WAL all the same: this connection writes over it, one that opens the file anew would take it for
+    done, and so count it twice."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 def _opened(path: Path) -> sqlite3.Connection:

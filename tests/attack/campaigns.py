@@ -60,6 +60,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
         {"vault": 1250, "cache": 600, "commands": 90, "servers": 60},
         {"vault": 5, "cache": 5, "commands": 1, "servers": 2, "longest": 0.5},
     ),
+    "faults": Campaign("9", "faults", {}, {"short": 1}),
     "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
     "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
     "broken": Campaign(

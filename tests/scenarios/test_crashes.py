@@ -1,10 +1,10 @@
-"""`make attack` on processes that are killed, in short."""
+"""`make attack` on processes that are killed and disks that fail, in short."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.attack import crashes
+from tests.attack import crashes, faults
 from tests.attack.campaigns import CAMPAIGNS
 from tests.attack.crashes import Figures, Ledger
 from tests.support.clock import FakeClock
@@ -17,6 +17,13 @@ async def test_what_is_killed_loses_nothing() -> None:
     found = [one async for one in crashes.outcomes(**sizes)]
     assert [one.faults for one in found] == [()] * 4
     assert [one.count for one in found] == [5, 5, 1, 2]
+
+
+async def test_a_disk_that_fails_breaks_nothing() -> None:
+    """Full from the n-th write on: nothing half, a repeat succeeds, calls go on without a cache."""
+    found = [one async for one in faults.outcomes(**CAMPAIGNS["faults"].short)]
+    assert [one.faults for one in found] == [()] * len(found)
+    assert found
 
 
 async def test_the_attack_itself_would_notice(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,6 +16,7 @@ from vault import (
     MasterKeyMissing,
     Rotation,
     Secret,
+    StoreUnavailable,
     Unopenable,
     Vault,
     keyrows,
@@ -218,6 +221,25 @@ async def test_a_master_key_file_that_vanished_stops_the_rotation(vault: Vault, 
     with pytest.raises(MasterKeyMissing):
         await vault.rotate_master()
     assert wrapped_by(data) == before
+
+
+@pytest.mark.parametrize("step", ["locked", "write"])
+async def test_a_disk_that_refuses_the_master_key_is_one_sentence(
+    vault: Vault, opener: Opener, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Full or read-only: nothing is lost, and once it is well the rotation goes on."""
+    await vault.put_key(new_key())
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MasterKeySource, step, refuse)
+        with pytest.raises(StoreUnavailable, match=r"no space left on device.*master rotate again"):
+            await vault.rotate_master()
+    assert await vault.open_key(named()) == {"key": Secret(FIRST)}
+    await vault.rotate_master()
+    assert await (await opener()).open_key(named()) == {"key": Secret(FIRST)}
 
 
 async def test_rotations_wait_for_one_another(vault: Vault, opener: Opener, data: Path) -> None:

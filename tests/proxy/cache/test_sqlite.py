@@ -591,14 +591,17 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("noticed_by", ["get", "put"])
 async def test_a_file_that_breaks_while_in_use_is_replaced(tmp_path: Path, noticed_by: str) -> None:
-    """Whoever notices it sees one error; then the cache begins anew."""
+    """Who looks something up sees one error, who stores something none; the cache begins anew."""
     async with opened(tmp_path) as store:
         for number in range(50):
             await put(store, b"%d" % number, body=LARGE[:9000])
     async with opened(tmp_path) as store:
         damage(tmp_path)
-        with pytest.raises(StoreError):
-            await (found(store, b"1") if noticed_by == "get" else put(store))
+        if noticed_by == "get":
+            with pytest.raises(StoreError):
+                await found(store, b"1")
+        else:
+            await put(store, b"new")
         assert await found(store, b"1") is Miss.ABSENT
         await put(store)
         assert await found(store) == b"body"
@@ -754,3 +757,45 @@ async def test_a_lane_hands_back_what_nobody_waits_for(tmp_path: Path) -> None:
     await abandon(lambda c: 2, None)
     await lane.close()
     await until(lambda: handed == [1])
+
+
+def once_broken(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
+    """The first use says what SQLite says of a broken file, and of a read that failed."""
+    broken = sqlite3.DatabaseError("database disk image is malformed")
+    broken.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    stumbling(monkeypatch, place, name, broken)
+
+
+def stumbling(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, *errors: sqlite3.Error
+) -> None:
+    real, waiting = getattr(place, name), list(errors)
+
+    def stumble(*args: Any) -> Any:
+        if waiting:
+            raise waiting.pop(0)
+        return real(*args)
+
+    monkeypatch.setattr(place, name, stumble)
+
+
+async def test_a_read_that_failed_once_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking up, storing, opening: a file is moved aside when it is broken twice."""
+    clock = FakeClock(NOW)
+    async with opened(tmp_path, clock) as store:
+        await put(store)
+        once_broken(monkeypatch, store, "_find")
+        assert await found(store) == b"body"
+        once_broken(monkeypatch, store, "_find")
+        stumbling(monkeypatch, store._reads, "_connect", sqlite3.OperationalError("locked"))
+        with pytest.raises(StoreError, match="locked"):
+            await found(store)
+        clock.advance(REST_SECONDS)
+        once_broken(monkeypatch, store._writer, "insert")
+        await put(store, b"other")
+    once_broken(monkeypatch, schema, "_prepare")
+    async with opened(tmp_path) as store:
+        assert (await found(store), await found(store, b"other")) == (b"body", b"body")
+    assert not (tmp_path / "cache.db.broken").exists()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -396,3 +396,34 @@ def test_what_calls_have_in_common_stands_once_and_as_long_as_one_is_there(
         hosts = file.execute("SELECT host FROM kinds ORDER BY host").fetchall()
     assert hosts == [("h3",), ("h4",)]
     assert {row.host for row in store.calls(EVER, "newest", 99)} == {"h3", "h4"}
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        (sqlite3.SQLITE_IOERR_FSYNC, True),
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_CORRUPT, False),
+    ],
+)
+def test_what_the_disk_did_not_take_for_sure_is_not_counted_twice(
+    store: SqliteUsage, monkeypatch: pytest.MonkeyPatch, code: int, kept: bool
+) -> None:
+    """Its connection writes over it; one that opened the file anew would find it in the WAL."""
+    store.open()
+    before = store._connection
+
+    @contextmanager
+    def refused(_connection: object) -> Iterator[None]:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = code
+        raise error
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.usage.sqlite._transaction", refused)
+        with pytest.raises(UsageError):
+            store.write([a_row()])
+    assert (store._connection is before) == kept
+    store.write([a_row()])
+    assert len(store.calls(EVER, "newest", 9)) == 1
