@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from playwright.async_api import Page
 from tests.examples.doubles import ANSWER, COMPLETION, OPENAI_KEY
 from tests.support.browser import chromium
 from tests.support.examples import serving_page
+from tests.support.issuer import Issuer
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import Running, running_relay
 
@@ -38,6 +40,7 @@ class Scene:
     page: Page
     relay: Running
     openai: Origin
+    login: Issuer
     preflights: list[dict[str, Any]] = field(default_factory=list)
 
     async def fill(self, **values: str) -> None:
@@ -60,15 +63,17 @@ async def scene(data: Path, *, host: str = "127.0.0.1") -> AsyncIterator[Scene]:
         chromium() as browser,
         serving_page() as port,
         Origin(COMPLETION) as openai,
+        Issuer(now=time.time()) as login,
         running_relay(
             data,
             {"openai": {"origin": f"{openai.url}/v1"}},
-            f"server: {{cors_origins: ['http://127.0.0.1:{port}']}}\n",
+            f"server: {{cors_origins: ['http://127.0.0.1:{port}']}}\n"
+            f"sign_in: [{{name: login, issuer: '{login.url}', audience: keyrelay}}]\n",
         ) as relay,
     ):
         await relay.add_key("openai", key=OPENAI_KEY)
         page = await browser.new_page()
-        opened = Scene(page, relay, openai)
+        opened = Scene(page, relay, openai, login)
         await _watch_preflights(opened)
         await page.goto(f"http://{host}:{port}/")
         server = f"{openai.url}/v1/chat/completions"
@@ -152,6 +157,19 @@ async def test_page_calls_with_a_token_of_minutes(tmp_path: Path) -> None:
                 headers={"Authorization": bearer, "Origin": "https://evil.example"},
             )
             assert elsewhere.status_code == 403
+
+
+async def test_page_calls_with_the_token_of_its_own_login(tmp_path: Path) -> None:
+    """A sign-in token goes as it is: nothing is exchanged, and the provider never sees it."""
+    async with scene(tmp_path / "data") as opened:
+        text = opened.login.token()
+        asked: list[str] = []
+        opened.page.on("request", lambda one: asked.append(one.url.partition("?")[0]))
+        await opened.fill(token=text)
+        shown = await opened.click()
+        assert (shown.status, shown.error) == ("200", "")
+        assert asked == [f"{opened.relay.url}/proxy"]
+        assert text not in str(opened.openai.last.headers)
 
 
 async def test_page_reads_our_errors(tmp_path: Path) -> None:
