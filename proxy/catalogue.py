@@ -44,7 +44,8 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
     errors.Unauthorized: Advice(
         "there is no token, or it is malformed, unknown, expired or revoked; or a key that belongs "
         "to several tenants stands in its place",
-        "send a valid token; get one with `keyrelay token issue NAME`",
+        "send a valid token; get one with `keyrelay token issue NAME`, or by your own login "
+        "(docs/signing-in.md); the log's line of the call says why",
     ),
     errors.Forbidden: Advice(
         "the token is good, but not for this service, or its role may not call",
@@ -157,8 +158,8 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "ask for less, or ask the admin for more",
     ),
     errors.Unavailable: Advice(
-        "too many connections are open, the vault does not answer, a key does not open, or "
-        "keyrelay is stopping",
+        "too many connections are open, the vault does not answer, a key does not open, the keys "
+        "of a sign-in token's issuer can't be fetched, or keyrelay is stopping",
         "try again after `Retry-After`; if it stays, the log says why",
     ),
     errors.Overloaded: Advice(

@@ -16,7 +16,7 @@ _NEVER: Final = frozenset({"CONNECT", "TRACE"})
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+", re.ASCII)
 _NO_HOST: Final = "expected a host such as api.openai.com, without scheme, port and path"
 _NO_PATH: Final = "expected a path such as /v1/chat, as it stands in calls"
-_ASK: Final = "the admin says what it may with: keyrelay token set NAME"
+_ASK: Final = "the admin says what it may, in sign_in or with: keyrelay token set NAME"
 
 
 def parse_host(text: str) -> str:

@@ -30,6 +30,16 @@ def test_the_nearest_word_counts() -> None:
     assert amounts([*rules, own], token="key:openai/default") == [("key-minute", 4)]
 
 
+def test_who_signs_in_with_one_issuer_has_a_word_for_each() -> None:
+    """Behind that for the one, before that for all; a handed-out key is none of them."""
+    rules = [calls(ONE, token="*"), calls(TWO, token="login/*"), calls(THREE, token="login/bob")]
+    assert amounts(rules, token="login/ann/lee") == [("token-minute", 2)]
+    assert amounts(rules, token="login/bob") == [("token-minute", 3)]
+    assert amounts(rules, token="other/bob") == [("token-minute", 1)]
+    assert amounts(rules, token="login") == [("token-minute", 1)]
+    assert amounts(rules, token="key:openai/default") == [("key-minute", 1)]
+
+
 def test_an_empty_entry_means_no_limit() -> None:
     """For the one that it names."""
     rules = [calls(ONE, token="*"), calls(token="bob")]
