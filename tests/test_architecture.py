@@ -29,6 +29,7 @@ FLOORS = {
     "proxy.leaks": WORDS,
     "proxy.trace": WORDS,
     "proxy.turns": WORDS,
+    "proxy.heap": WORDS,
     "proxy.discretion": GRAMMAR,
     "proxy.call": GRAMMAR,
     "proxy.destinations": GRAMMAR,
