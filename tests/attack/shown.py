@@ -1,7 +1,7 @@
 """The table of `make attack`, on a terminal and in the README.
 
 python -m tests.attack.shown                     the README shows docs/attack.json
-python -m tests.attack.shown build/attack.json   takes the figures of a run for that first
+python -m tests.attack.shown build/attack.json   takes the figures of a run, or several, first
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def cells(row: Row) -> tuple[str, ...]:
     one = row.outcome
     tried = f"{one.count:,} {one.acts}".strip()
     return (row.point, one.attack, tried, str(one.found), one.told, f"{row.seconds:,.1f}")
+
+
+def order(row: Row) -> list[int]:
+    """By the numbers of the point."""
+    return [int(number) for number in row.point.split(", ")]
 
 
 def plain(rows: Sequence[Row]) -> str:
@@ -75,5 +80,6 @@ def filled(page: str, rows: Sequence[Row]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        KEPT.write_text(Path(sys.argv[1]).read_text())
+        texts = [Path(name).read_text() for name in sys.argv[1:]]
+        KEPT.write_text(document(sorted((row for text in texts for row in read(text)), key=order)))
     README.write_text(filled(README.read_text(), read(KEPT.read_text())))

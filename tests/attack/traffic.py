@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import count
 from typing import Final
@@ -24,8 +24,10 @@ _numbers = count(1)
 
 
 def _bomb() -> bytes:
-    part = b'{"usage": ' + b" " * 2**20
-    return gzip.compress(part + b" " * (BOMB_BYTES - len(part)), 9)
+    packing = zlib.compressobj(9, wbits=31)
+    parts = [packing.compress(b'{"usage": ')]
+    parts += [packing.compress(b" " * 2**20) for _ in range(BOMB_BYTES // 2**20)]
+    return b"".join([*parts, packing.flush()])
 
 
 class Upstream:
