@@ -102,7 +102,7 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
     demo = "--demo" in arguments  # which shows the token that it made
     try:
         while not up.url:
-            line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+            line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
             assert line, f"the server ended before it listened: {up.said}"
             up.said.append(line)
             if found := re.search(r"listens on (https?://\S+)", line):
