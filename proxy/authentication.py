@@ -168,7 +168,7 @@ class Authenticator:
                 return await self._by_token(call, token, shown)
             return await self._by_handed_out_key(call, shown)
         except VaultError as error:
-            raise Unavailable(_NO_STORE, retry_after=5) from error
+            raise Unavailable(_NO_STORE, retry_after=5).because(error) from error
 
     def become(self, handed_out: HandedOut) -> None:
         """Other rules for keys that we handed out, from now on."""

@@ -127,7 +127,7 @@ class Cache:
         """Ends the answers that purges cover, at once; the same ones again do nothing."""
         for purge in purges:
             if self._purges.add(purge):
-                self._memory.purge(purge)
+                self._memory.purge(purge, self._clock.now())
                 self._flights.close_covered(self._purges)
                 try:
                     await self._store.purge(purge)

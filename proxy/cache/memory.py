@@ -83,14 +83,14 @@ class Memory:
             if select(kept.entry.vary) == kept.entry.variant
         )
 
-    def purge(self, purge: Purge) -> None:
-        """Drops what a purge covers."""
+    def purge(self, purge: Purge, now: float) -> None:
+        """Drops what a purge covers, and what a clock that ran ahead says is still to come."""
         self._drop_all(
             kept
             for kept in self._everything()
             if purge.tenant in (None, kept.entry.tenant)
             and purge.service in (None, kept.entry.service)
-            and kept.entry.requested_at <= purge.at
+            and not purge.at < kept.entry.requested_at <= now
         )
 
     def sweep(self, now: float) -> None:

@@ -56,6 +56,7 @@ class SqliteStore:
     def __init__(self, path: Path, sealer: Sealer, clock: Clock, settings: CacheSettings) -> None:
         self._path = path
         self._sealer = sealer
+        self._clock = clock
         self._writes = Lane("keyrelay-cache-writes", self._open, clock)
         self._reads = Lane("keyrelay-cache-reads", self._open_second, clock)
         self._lock_file: BinaryIO | None = None
@@ -241,11 +242,13 @@ class SqliteStore:
     # Removing.
 
     async def purge(self, purge: Purge) -> None:
-        """Removes what was requested up to `purge.at`, also of what waits to be written."""
+        """Removes what was requested up to `purge.at`, also of what waits to be written; and what
+        a clock that ran ahead says is still to come."""
         self._writer.purge(purge)
         await self._remove_where(
-            "requested_at <= ? AND tenant = ifnull(?, tenant) AND service = ifnull(?, service)",
-            (purge.at, purge.tenant, purge.service),
+            "(requested_at <= ? OR requested_at > ?)"
+            " AND tenant = ifnull(?, tenant) AND service = ifnull(?, service)",
+            (purge.at, self._clock.now(), purge.tenant, purge.service),
         )
 
     async def sweep(self, now: float) -> None:

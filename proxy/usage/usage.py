@@ -18,6 +18,7 @@ from proxy.clock import Clock
 from proxy.record import CallRecord, Tokens
 from proxy.usage.latency import bucket
 from proxy.usage.prices import Prices
+from proxy.usage.steady import SteadyTime
 from proxy.usage.store import (
     DAY,
     CallRow,
@@ -83,6 +84,7 @@ class Usage:
         self.lost = 0
         self._store = store
         self._clock = clock
+        self._steady = SteadyTime(clock)
         self._settings = settings
         self._waiting: list[CallRecord] = []
         self._held = 0
@@ -193,7 +195,7 @@ class Usage:
             self._recover()
 
     def _sweep(self) -> None:
-        now, settings = self._clock.now(), self._settings
+        now, settings = self._steady.now(), self._settings
         keep = Keep(
             calls=now - settings.keep,
             most_calls=settings.max_calls,

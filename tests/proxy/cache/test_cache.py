@@ -493,6 +493,20 @@ async def test_a_flight_begun_before_a_purge_is_not_kept(opened: Any) -> None:
         assert (await bench.get()).body == b"new"
 
 
+async def test_a_purge_ends_what_a_clock_that_ran_ahead_stored(opened: Any) -> None:
+    """Set back since, it says of these answers that they are still to be asked for."""
+    async with opened(Reply(chunks=(b"old",)), Reply(chunks=(b"new",))) as bench:
+        bench.clock.advance(1800)
+        assert (await bench.get()).body == b"old"
+        await bench.landed()
+        bench.clock.advance(-1800)
+        assert (await bench.get()).hit
+        bench.clock.advance(1)
+        await bench.cache.purge(Purge(bench.clock.now(), None, None))
+        assert (await bench.store.stats()).entries == 0
+        assert (await bench.get()).body == b"new"
+
+
 async def test_what_a_purge_could_not_delete_is_over_all_the_same(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

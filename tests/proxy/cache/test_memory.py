@@ -145,9 +145,9 @@ def test_a_purge_drops_what_it_covers() -> None:
         b"d": {"requested_at": NOW + 1},
     }.items():
         put(memory, key, **changes)
-    memory.purge(Purge(NOW, "t", "s"))
+    memory.purge(Purge(NOW, "t", "s"), NOW + 1)
     assert [kept(memory, k) for k in (b"a", b"b")] == [Miss.ABSENT, b"body"]
-    memory.purge(Purge(NOW, None, None))
+    memory.purge(Purge(NOW, None, None), NOW + 1)
     assert kept(memory, b"c") is Miss.ABSENT
     assert kept(memory, b"d") == b"body"
 

@@ -477,7 +477,7 @@ async def test_what_is_over_is_swept(tmp_path: Path) -> None:
 )
 async def test_a_purge_removes_what_it_covers(tmp_path: Path, purge: Purge, left: int) -> None:
     """By time, tenant and service."""
-    async with opened(tmp_path) as store:
+    async with opened(tmp_path, FakeClock(NOW + 1)) as store:
         await put(store, b"a")
         await put(store, b"b", tenant="u")
         await put(store, b"c", service="x")
