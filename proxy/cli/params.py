@@ -18,6 +18,9 @@ from proxy.config import parse_seconds
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _YEAR_10000: Final = 253_402_300_800
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+_CALLER: Final = re.compile(
+    rf"{_TOKEN_NAME.pattern}|(?:key:)?{_NAME.pattern}/[!-~]{{1,255}}", re.ASCII
+)
 
 
 class Pattern(click.ParamType):  # type: ignore[type-arg]  # no argument in click 8.1
@@ -91,6 +94,9 @@ NAME: Final = Pattern(
 )
 TOKEN_NAME: Final = Pattern(
     "name", _TOKEN_NAME, "up to 64 letters, digits, '.', '_', '@' and '-', a letter or digit first"
+)
+CALLER: Final = Pattern(
+    "name", _CALLER, "the name or id of a token, key:SERVICE/ALIAS or ISSUER/SUBJECT"
 )
 
 Decorator = Callable[[Any], Any]

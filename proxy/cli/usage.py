@@ -15,7 +15,7 @@ from proxy.cli.desk import Desk
 from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
 from proxy.cli.output import instant, json_option, show_json, show_table
-from proxy.cli.params import NAME, TOKEN_NAME, Moment, all_option, bundled, tenant_option
+from proxy.cli.params import CALLER, NAME, Moment, all_option, bundled, tenant_option
 from proxy.cli.session import require_data, with_desk
 from proxy.services import load_services
 from proxy.usage import Part, SqliteUsage, Sums, UsageError, Which, document
@@ -54,7 +54,7 @@ class Asked:
     Asked,
     tenant_option,
     all_option,
-    click.option("--token", type=TOKEN_NAME, help="only this, by its name or id"),
+    click.option("--token", type=CALLER, help="only this, by its name or id"),
     click.option("--service", type=NAME, help="only this"),
     click.option("--since", type=Moment(), help="30d, 12h (ago) or a date; 30d by default"),
     click.option("--until", type=Moment(), help="1d (ago) or a date, which does not count itself"),

@@ -69,6 +69,8 @@ def test_days_are_listed_with_their_sum(used: Terminal) -> None:
         (("--since", "2027-01-15"), ["2027-01-15"]),
         (("--until", "2027-01-15"), ["2027-01-14"]),
         (("--token", "nobody"), []),
+        (("--token", "login/auth0|5f7c"), []),
+        (("--token", "key:openai/default"), []),
     ],
 )
 def test_lines_are_what_was_asked_for(
