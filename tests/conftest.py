@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support import canaries, dials
 
 ROOT = Path(__file__).parent.parent
+settings.register_profile("unhurried", deadline=None)  # no test is judged by the time it took
+settings.load_profile("unhurried")
 TALLY = "RELAY_TESTS_TALLY"
 """The variable with the folder where a session says at its end what it has watched."""
 
