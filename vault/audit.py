@@ -12,11 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from vault.chain import START, Head, follow, link_in
 from vault.errors import RolledBack
 from vault.records import AuditEntry, AuditWanted
+from vault.registering import Book
 from vault.sealing import KeyedHasher
 from vault.tables import AUDIT
 
 BEGIN: Final = "audit begin"
 """The action of the row that says which rows before it were taken in as they stood."""
+
+TAKEN_IN: Final = "register begin"
+"""The action of the row that says how many rows were taken as they stood, when none was marked."""
 
 ACCEPT: Final = "rollback accept"
 """The action of the row that says that an older database was accepted."""
@@ -68,6 +72,7 @@ class Change:
     at: float
     actor: str
     log: Log
+    book: Book
 
     async def record(self, action: str, tenant: str, subject: str) -> None:
         """Leaves an entry, in the transaction of the change itself."""

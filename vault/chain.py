@@ -25,11 +25,13 @@ class State(NamedTuple):
     """How often a vault was changed, and where its audit log ends.
 
     `seal` None: by releases that did not authenticate that. `head` None: the log is no chain yet.
+    `root`: what stands for all rows of the register; None: there is none yet.
     """
 
     generation: int
     seal: bytes | None
     head: Head | None = None
+    root: bytes | None = None
 
 
 def link_of(hasher: KeyedHasher, before: bytes, number: int, entry: AuditEntry) -> bytes:
@@ -55,8 +57,13 @@ def link_in(found: object) -> bytes:
     return found if isinstance(found, bytes) else START.link
 
 
-def seal_of(hasher: KeyedHasher, generation: int, head: Head | None) -> bytes:
-    """What authenticates a number of changes, and the end of the log with it."""
+def seal_of(
+    hasher: KeyedHasher, generation: int, head: Head | None, root: bytes | None = None
+) -> bytes:
+    """What authenticates a number of changes, and with it the end of the log and the register."""
+    if root is not None:
+        rows, link = head or (-1, b"")
+        return hasher.digest(encode("keyrelay state 3", generation, rows, link, root))
     if head is None:
         return hasher.digest(encode("keyrelay generation 1", generation))
     return hasher.digest(encode("keyrelay state 2", generation, head.rows, head.link))
@@ -64,7 +71,7 @@ def seal_of(hasher: KeyedHasher, generation: int, head: Head | None) -> bytes:
 
 def authentic(hasher: KeyedHasher, state: State) -> bool:
     """Whether somebody with the master key wrote this."""
-    made = seal_of(hasher, state.generation, state.head)
+    made = seal_of(hasher, state.generation, state.head, state.root)
     return isinstance(state.seal, bytes) and hmac.compare_digest(made, state.seal)
 
 

@@ -11,14 +11,16 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.anchor import Anchor, Point, mark, point_of
-from vault.audit import Change, Log, end_of
+from vault.audit import TAKEN_IN, Change, Log, end_of
 from vault.chain import State, authentic, judge_seal, seal_of
 from vault.datakeys import FINGERPRINTS, DataKeys
 from vault.declared import Declarations
 from vault.errors import RolledBack, StoreUnavailable
 from vault.lookups import Lookups
+from vault.register import EMPTY, Register
+from vault.registering import Book, read
 from vault.sealing import DataKey, KeyedHasher
-from vault.store import Store, bump, hold, write_state
+from vault.store import Store, bump, hold, state_in, write_state
 
 
 class Clock(Protocol):
@@ -32,13 +34,14 @@ class Clock(Protocol):
 class Moment:
     """What everybody who works on one open vault sees, whoever they are."""
 
-    __slots__ = ("anchor", "declared", "hasher", "point", "refused", "run", "seen")
+    __slots__ = ("anchor", "declared", "hasher", "point", "refused", "register", "run", "seen")
 
     def __init__(self, anchor: Anchor) -> None:
         self.anchor = anchor
         self.hasher: KeyedHasher | None = None
         self.refused: RolledBack | StoreUnavailable | None = None
         self.point = Point(0, -1)
+        self.register: Register | None = None
         self.run = secrets.token_hex(8)
         self.seen = Lookups()
         self.declared = Declarations()
@@ -131,6 +134,7 @@ class Core:
                 yield change
                 state = await _sealed(change, state.generation)
             self._moment.point = max(self._moment.point, point_of(state))
+            self._moment.register = change.book.register
             await self._advance(state)
         finally:
             if begun:  # else nothing has changed, and what was seen may be all that there is
@@ -157,26 +161,36 @@ class Core:
             state = await bump(connection)
             generation = max(state.generation, at_least)
             before = state._replace(generation=state.generation - 1)
-            head = await end_of(connection, before.head if authentic(hasher, before) else None)
-            change = Change(connection, self.clock.now(), self.actor, Log(hasher, head))
+            ours = authentic(hasher, before)
+            head = await end_of(connection, before.head if ours else None)
+            register = await self._read(connection, before) if ours else None
+            change = self._change(connection, Log(hasher, head), register)
             if head is None:
                 await change.begin(hasher)
+            if register is None or None in register.pages:
+                await change.book.take_in()
             yield change
             state = await _sealed(change, generation)
-        self._moment.point = point_of(state)
+        self._moment.point, self._moment.register = point_of(state), change.book.register
         self.forget()
 
-    async def begin_log(self, hasher: KeyedHasher) -> State:
-        """Makes the audit log a chain, and seals it, unless another process was faster."""
+    async def begin(self, hasher: KeyedHasher) -> State:
+        """Makes the audit log a chain and all rows known to the register, and seals both, unless
+        another process was faster."""
         async with self.store.writing() as connection:
             state = await hold(connection)
             if state.seal is not None:
                 judge_seal(hasher, state)
-                if state.head is not None:
+                if state.root is not None:
                     return state
-            change = Change(connection, self.clock.now(), self.actor, Log(None, None))
-            await change.begin(hasher)
-            return await _sealed(change, state.generation)
+            change = self._change(connection, Log(hasher, state.head), None)
+            if state.head is None:
+                await change.begin(hasher)
+            rows = await change.book.take_in()
+            if rows:
+                await change.record(TAKEN_IN, "", f"{rows} earlier rows")
+            # A seal that knew of no register must not be one of the number that now has one.
+            return await _sealed(change, state.generation + (state.seal is not None))
 
     async def _begun(self, connection: AsyncConnection, before: State) -> Change:
         """A transaction's change; judges the number before it, and the end of the log."""
@@ -188,7 +202,35 @@ class Core:
         # Its maker seals the number that it has counted, or whoever counts on.
         if hasher is not None and (guarded or before.seal is not None):
             self.judge(hasher, before)
-        return Change(connection, self.clock.now(), self.actor, Log(hasher, before.head))
+        register = await self._read(connection, before) if hasher is not None else None
+        return self._change(connection, Log(hasher, before.head), register)
+
+    def _change(self, connection: AsyncConnection, log: Log, register: Register | None) -> Change:
+        book = Book(connection, register)
+        return Change(connection, self.clock.now(), self.actor, log, book)
+
+    async def _read(self, connection: AsyncConnection, state: State) -> Register | None:
+        held = self._moment.register
+        if state.root is None:
+            return None
+        if held is not None and held.root == state.root:
+            return held
+        return await read(connection, state.root, held)
+
+    async def require_pages(self, state: State) -> None:
+        """Raises RolledBack where a page of the register is not as it was written."""
+        async with self.reading() as connection:
+            found = await self._read(connection, state)
+        if found is not None and None in found.pages:
+            raise RolledBack("the register of the vault's database was changed or replayed")
+
+    async def register(self, connection: AsyncConnection) -> Register:
+        """What each row should be that a snapshot shows; raises RolledBack where it is not ours."""
+        state, moment = await state_in(connection), self._moment
+        if moment.register is None or state.root != moment.register.root:
+            self.judge(await self.generation_hasher(), state)
+            moment.register = await self._read(connection, state) or EMPTY
+        return moment.register
 
     async def _advance(self, state: State) -> None:
         hasher, point = self._moment.hasher, point_of(state)
@@ -249,7 +291,9 @@ class Core:
     async def reload_data_keys(self) -> None:
         """Reads the data keys again, for one that another process made."""
         async with self.reading() as connection:
-            await self.data_keys.load(connection)
+            known = self._moment.hasher is not None  # before that nobody can judge the register
+            register = await self.register(connection) if known else None
+            await self.data_keys.load(connection, register)
 
 
 async def _sealed(change: Change, generation: int) -> State:
@@ -257,6 +301,8 @@ async def _sealed(change: Change, generation: int) -> State:
     log = change.log
     if log.hasher is None:
         return State(generation, None)
-    state = State(generation, seal_of(log.hasher, generation, log.head), log.head)
+    register = await change.book.close()
+    root = register.root if register is not None else None
+    state = State(generation, seal_of(log.hasher, generation, log.head, root), log.head, root)
     await write_state(change.connection, state)
     return state

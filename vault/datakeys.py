@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
@@ -12,6 +12,8 @@ from vault.audit import Change
 from vault.errors import MasterKeyMissing, Unopenable
 from vault.keyring import MasterKey, MasterKeys
 from vault.mastersource import MasterKeySource
+from vault.register import Register
+from vault.registering import entry_in, refused
 from vault.sealing import DataKey
 from vault.tables import DATA_KEYS, STATE
 
@@ -37,12 +39,16 @@ class DataKeys:
         """The key that new things of this purpose are sealed with, as of the last `load`."""
         return self._current.get(purpose)
 
-    async def load(self, connection: AsyncConnection) -> None:
+    async def load(self, connection: AsyncConnection, register: Register | None = None) -> None:
         """Unwraps what is new in the database and forgets what is gone from it.
 
-        Raises MasterKeyMissing where no master key fits, and Unopenable for a changed row.
+        Raises MasterKeyMissing where no master key fits, and Unopenable for a changed row; with a
+        register also for one that was put back or taken out.
         """
-        found = await connection.execute(select(DATA_KEYS).order_by(DATA_KEYS.c.number))
+        query = select(DATA_KEYS).order_by(DATA_KEYS.c.number)
+        found = (await connection.execute(query)).all()
+        if register is not None:
+            _judge(found, register)
         keys = [self._unwrapped(row) for row in found]
         self._known.clear()
         self._known.update({key.id: key for key in keys})
@@ -57,15 +63,21 @@ class DataKeys:
 
         Not remembered here: the transaction may still fail.
         """
-        stored = await self.stored(change.connection, purpose)
+        stored = await self.stored(change.connection, purpose, change.book.register)
         return stored if stored is not None else await self.make(change, purpose)
 
-    async def stored(self, connection: AsyncConnection, purpose: str) -> DataKey | None:
+    async def stored(
+        self, connection: AsyncConnection, purpose: str, register: Register | None = None
+    ) -> DataKey | None:
         """The current key of a purpose as a transaction sees it, or None."""
         newest = select(DATA_KEYS).where(DATA_KEYS.c.purpose == purpose)
         found = await connection.execute(newest.order_by(DATA_KEYS.c.number.desc()).limit(1))
         row = found.first()
-        return self._unwrapped(row) if row is not None else None
+        if row is None:
+            return None
+        if register is not None and not register.knows(entry := entry_in(row, DATA_KEYS)):
+            raise refused(entry.name)
+        return self._unwrapped(row)
 
     async def make(self, change: Change, purpose: str) -> DataKey:
         """A new data key, from now on the current one of its purpose."""
@@ -75,7 +87,7 @@ class DataKeys:
         number = await change.connection.scalar(highest) or 0
         row = {"id": key.id.hex(), "purpose": purpose, "number": number + 1}
         wrapped = {"master_id": master.id, "wrapped": master.wrap(key), "created_at": change.at}
-        await change.connection.execute(insert(DATA_KEYS).values(**row, **wrapped))
+        await change.book.write(insert(DATA_KEYS).values(**row, **wrapped))
         await change.record("data-key make", "", purpose)
         return key
 
@@ -88,7 +100,7 @@ class DataKeys:
         for row in rows:
             values = {"master_id": master.id, "wrapped": master.wrap(self._unwrapped(row))}
             mine = update(DATA_KEYS).where(DATA_KEYS.c.id == row.id)
-            await change.connection.execute(mine.values(**values))
+            await change.book.write(mine.values(**values))
         await change.connection.execute(update(STATE).values(master_id=master.id))
         return len(rows)
 
@@ -119,6 +131,15 @@ class DataKeys:
                 f"needs the one with id {master_id}; restore that key"
             )
         return master
+
+
+def _judge(rows: Sequence[Row[Any]], register: Register) -> None:
+    """Raises Unopenable for a row that should be other than it is."""
+    entries = [entry_in(row, DATA_KEYS) for row in rows]
+    odd = [entry.name for entry in entries if not register.knows(entry)]
+    gone = sorted(set(register.named(DATA_KEYS.name)) - {entry.name for entry in entries})
+    for name in (*odd, *gone):
+        raise refused(name)
 
 
 def _id_of(row: Row[Any]) -> bytes:

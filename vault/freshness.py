@@ -27,15 +27,18 @@ async def require_newest(core: Core, octets: bytes | None, accept: bool) -> None
     hasher, state = await core.generation_hasher(), await core.store.state()
     try:
         judge(core.anchor, octets, state, hasher)
+        if accept:
+            await core.require_pages(state)
     except RolledBack:
         if not accept:
             raise
         await _accept(core, octets, hasher)
     else:
-        if state.seal is None or state.head is None:  # just made, or by a release before the chain
-            state = await core.begin_log(hasher)
+        if state.seal is None or state.root is None:  # just made, or by an earlier release
+            state = await core.begin(hasher)
         core.anchor.advance(point_of(state), mark(hasher, point_of(state)))
     core.guard(hasher)
+    await core.reload_data_keys()
 
 
 def judge(anchor: Anchor, octets: bytes | None, state: State, hasher: KeyedHasher) -> None:

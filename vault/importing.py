@@ -73,7 +73,7 @@ class Importing:
         if row is None:
             await self._keys.add(change, new, hasher)
             return Outcome("added", *name)
-        if await self._keys.holds(change.connection, row, new):
+        if await self._keys.holds(change, row, new):
             return Outcome("unchanged", *name)
         if not replace:
             return Outcome("conflict", *name)

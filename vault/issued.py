@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault import tokens
 from vault.audit import Change
@@ -22,6 +23,7 @@ from vault.names import (
     tenant_option,
 )
 from vault.records import Narrowing, NewToken, Token, TokenChange
+from vault.registering import entry_in, refused
 from vault.tables import TOKENS
 
 _T: Final = TOKENS.c
@@ -71,13 +73,16 @@ class Issued:
         async with self._core.changing() as change:
             token_id = await _live(change, tenant, name_or_id, "changed")
             values = {name: _column(value) for name, value in wanted.items()}
-            return await _update(change, token_id, "token set", values)
+            await _write(change, token_id, values)
+            return await _told(change, token_id, "token set")
 
     async def revoke(self, tenant: str, name_or_id: str) -> Token:
         """Ends a token, found by its id or else by its name; raises NotThere."""
         async with self._core.changing() as change:
             token_id = await _live(change, tenant, name_or_id, "revoked")
-            return await _update(change, token_id, "token revoke", {"revoked_at": change.at})
+            # Also of one that somebody has changed: this is how to be rid of it.
+            await _write(change, token_id, {"revoked_at": change.at}, judged=True)
+            return await _told(change, token_id, "token revoke")
 
     async def verify(self, text: bytes) -> Token | None:
         """The token that this text is, or None: malformed, unknown, wrong, expired or revoked."""
@@ -109,7 +114,7 @@ class Issued:
                 seen.refused.put(parsed.digest, True)
                 return None, _NOBODY
             row = (await connection.execute(select(TOKENS).where(_T.id == parsed.id))).one()
-        held = _stored(row), digest
+            held = await self._judged(connection, row), digest
         seen.tokens.put(parsed.id, held)
         return held
 
@@ -125,7 +130,16 @@ class Issued:
         async with self._core.reading() as connection:
             query = select(TOKENS).where(_T.id == token_id)
             row = (await connection.execute(query)).first()
-        return (None, _NOBODY) if row is None else (_stored(row), row.digest)
+            if row is None:
+                return None, _NOBODY
+            return await self._judged(connection, row), row.digest
+
+    async def _judged(self, connection: AsyncConnection, row: Row[Any]) -> Token:
+        """A row's token; raises Unopenable where it is not as it was written last."""
+        entry = entry_in(row, TOKENS)
+        if not (await self._core.register(connection)).knows(entry):
+            raise refused(entry.name)
+        return _stored(row)
 
     def _valid(self, token: Token) -> bool:
         alive = token.expires_at is None or self._core.clock.now() < token.expires_at
@@ -160,7 +174,7 @@ def _check_services(services: Iterable[str]) -> None:
 
 async def remove_all(change: Change, tenant: str) -> None:
     """Ends and forgets every token of a tenant."""
-    await change.connection.execute(delete(TOKENS).where(_T.tenant == tenant))
+    await change.book.write(delete(TOKENS).where(_T.tenant == tenant))
 
 
 async def _live(change: Change, tenant: str, name_or_id: str, to_be: str) -> str:
@@ -178,9 +192,14 @@ async def _live(change: Change, tenant: str, name_or_id: str, to_be: str) -> str
     return name_or_id if name_or_id in found else str(found[0])
 
 
-async def _update(change: Change, token_id: str, action: str, values: dict[str, object]) -> Token:
+async def _write(
+    change: Change, token_id: str, values: dict[str, object], *, judged: bool = False
+) -> None:
     mine = update(TOKENS).where(_T.id == token_id)
-    await change.connection.execute(mine.values(**values))
+    await change.book.write(mine.values(**values), judged=judged)
+
+
+async def _told(change: Change, token_id: str, action: str) -> Token:
     again = await change.connection.execute(select(TOKENS).where(_T.id == token_id))
     token = _stored(again.one())
     await change.record(action, token.tenant, _subject(token))
@@ -218,7 +237,7 @@ async def _insert(change: Change, token: Token, digest: bytes) -> None:
         "budget": token.budget,
         **{name: _column(texts) for name, texts in token.narrowing._asdict().items() if texts},
     }
-    await change.connection.execute(insert(TOKENS).values(**values))
+    await change.book.write(insert(TOKENS).values(**values))
 
 
 def _token(token_id: str, new: NewToken, at: float) -> Token:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    RowMapping,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.audit import Change
 from vault.errors import Unopenable
 from vault.records import KeyRecord, KeyRef, NewKey, Recognised
+from vault.register import Entry, Register, entry_of, words_of
 from vault.sealing import DataKey, KeyedHasher, encode
 from vault.secret import Credential, Secret, octets_of
 from vault.tables import KEY_VERSIONS, KEYS
@@ -39,6 +53,7 @@ class StoredKey:
     hosts_text: str
     fingerprint: bytes
     sealed: bytes | None = field(repr=False)
+    entries: tuple[Entry, ...] = ()
 
     def record(self) -> KeyRecord:
         """The key as a list shows it."""
@@ -51,6 +66,10 @@ class StoredKey:
         name = (ref.tenant, ref.service, ref.alias, ref.version)
         rest = (self.recognised_by, self.masked, self.hosts_text, self.fingerprint)
         return encode("keyrelay key 1", *name, *rest)
+
+    def known_to(self, register: Register | None) -> bool:
+        """Whether its rows are as they were written last; None: there is no register yet."""
+        return register is None or all(map(register.knows, self.entries))
 
     @property
     def described(self) -> str:
@@ -127,17 +146,46 @@ async def all_current(connection: AsyncConnection, tenant: str | None) -> list[S
     return [_stored(row, row.version) for row in await connection.execute(query)]
 
 
+async def held(connection: AsyncConnection, tenant: str, register: Register) -> list[KeyRef]:
+    """A tenant's keys by service, the one to prefer first.
+
+    One whose rows are not as they were written, or gone, stands in front of all but a sound
+    default: opening it says so, and no other key is taken in its place.
+    """
+    rows = await all_current(connection, tenant)
+    ranked = [(1, row.ref) for row in rows if not row.known_to(register)]
+    ranked += [(2 - 2 * row.ref.default, row.ref) for row in rows if row.known_to(register)]
+    names = {_name_of(row.entries[0]) for row in rows}
+    resting = select(KEYS).where(_K.tenant == tenant, _K.live.is_not(True))
+    for row in await connection.execute(resting):
+        entry = entry_of(KEYS.name, dict(row._mapping))
+        if register.knows(entry) and not row.live:
+            names.add(_name_of(entry))
+    missing = set(map(tuple, map(words_of, register.named(KEYS.name, tenant)))) - names
+    ranked += [(1, KeyRef(tenant, service, alias, 0)) for _, _, service, alias in sorted(missing)]
+    return [ref for _, ref in sorted(ranked, key=lambda pair: (pair[1].service, pair[0]))]
+
+
+def _name_of(entry: Entry) -> tuple[str, ...]:
+    return tuple(words_of(entry.name))
+
+
 async def with_fingerprint(
-    connection: AsyncConnection, wanted: bytes, now: float
+    connection: AsyncConnection, wanted: bytes, now: float, register: Register
 ) -> list[Recognised]:
-    """The versions with this fingerprint, current or retired not too long ago; one for each key."""
+    """The versions with this fingerprint, current or retired not too long ago; one for each key.
+
+    Raises Unopenable for one that is not as it was written last.
+    """
     young = or_(_V.retired_at.is_(None), _V.retired_at > now - RETIRED_KEPT)
     query = _select().join_from(KEYS, KEY_VERSIONS, _SAME_NAME).order_by(_V.version.desc())
     found = await connection.execute(query.where(_K.live, _V.fingerprint == wanted, young))
     newest: dict[tuple[str, str, str], Recognised] = {}
     for row in found:
-        name = (row.tenant, row.service, row.alias)
-        newest.setdefault(name, Recognised(_ref(row, row.own_version), row.retired_at))
+        name, stored = (row.tenant, row.service, row.alias), _stored(row, row.own_version)
+        if not stored.known_to(register):
+            raise unopenable(stored)
+        newest.setdefault(name, Recognised(stored.ref, row.own_retired_at))
     return list(newest.values())
 
 
@@ -158,9 +206,7 @@ def _current() -> Select[Any]:
 
 
 def _select() -> Select[Any]:
-    columns = (_V.sealed, _V.recognised_by, _V.masked, _V.hosts, _V.fingerprint)
-    times = (_V.created_at, _V.retired_at)
-    return select(KEYS, _V.version.label("own_version"), *columns, *times)
+    return select(KEYS, *(column.label(f"own_{column.name}") for column in _V))
 
 
 def _named(tenant: str, service: str, alias: str) -> ColumnElement[bool]:
@@ -168,7 +214,11 @@ def _named(tenant: str, service: str, alias: str) -> ColumnElement[bool]:
 
 
 def _versions_named(ref: KeyRef) -> ColumnElement[bool]:
-    return and_(_V.tenant == ref.tenant, _V.service == ref.service, _V.alias == ref.alias)
+    return _versions_of({"tenant": ref.tenant, "service": ref.service, "alias": ref.alias})
+
+
+def _versions_of(name: Mapping[str, str]) -> ColumnElement[bool]:
+    return and_(*(_V[column] == word for column, word in name.items()))
 
 
 def _version_named(ref: KeyRef) -> ColumnElement[bool]:
@@ -177,7 +227,7 @@ def _version_named(ref: KeyRef) -> ColumnElement[bool]:
 
 def _ref(row: Row[Any], version: int) -> KeyRef:
     name = (row.tenant, row.service, row.alias)
-    return KeyRef(*name, version, row.is_default, _hosts(row.hosts or ""))
+    return KeyRef(*name, version, row.is_default, _hosts(row.own_hosts or ""))
 
 
 def _hosts(text: str) -> tuple[str, ...]:
@@ -193,14 +243,22 @@ def _stored(row: Row[Any], version: int) -> StoredKey:
         ref=_ref(row, version),
         first_version=row.first_version,
         added_at=_time(row.added_at),
-        created_at=_time(row.created_at or row.added_at),
-        recognised_by=row.recognised_by or "",
-        masked=row.masked or "…",
-        hosts_text=row.hosts or "",
-        fingerprint=row.fingerprint or b"",
+        created_at=_time(row.own_created_at or row.added_at),
+        recognised_by=row.own_recognised_by or "",
+        masked=row.own_masked or "…",
+        hosts_text=row.own_hosts or "",
+        fingerprint=row.own_fingerprint or b"",
         # SQLite keeps any type in any column: what is no octets opens as a changed value.
-        sealed=row.sealed if isinstance(row.sealed, bytes | None) else b"",
+        sealed=row.own_sealed if isinstance(row.own_sealed, bytes | None) else b"",
+        entries=tuple(_entries(row._mapping)),
     )
+
+
+def _entries(row: RowMapping) -> Iterator[Entry]:
+    """Of the name's row, and of the version's if that is there."""
+    yield entry_of(KEYS.name, {column.name: row[column.name] for column in _K})
+    if row["own_version"] is not None:
+        yield entry_of(KEY_VERSIONS.name, {c.name: row[f"own_{c.name}"] for c in _V})
 
 
 def _time(value: object) -> float:
@@ -222,9 +280,11 @@ async def add_name(change: Change, new: NewKey) -> int:
     values = {"live": True, "is_default": first, "added_at": change.at, **numbers}
     if used is None:
         name = {"tenant": new.tenant, "service": new.service, "alias": new.alias}
-        await change.connection.execute(insert(KEYS).values(**name, **values))
+        # Versions without a name are nobody's: somebody has taken its row out.
+        await change.book.write(delete(KEY_VERSIONS).where(_versions_of(name)))
+        await change.book.write(insert(KEYS).values(**name, **values))
     else:
-        await change.connection.execute(update(KEYS).where(named).values(**values))
+        await change.book.write(update(KEYS).where(named).values(**values), judged=True)
     return version
 
 
@@ -242,48 +302,48 @@ async def insert_version(change: Change, row: StoredKey, key: DataKey, plain: by
         "fingerprint": row.fingerprint,
         "created_at": row.created_at,
     }
-    await change.connection.execute(insert(KEY_VERSIONS).values(**name, **values))
+    await change.book.write(insert(KEY_VERSIONS).values(**name, **values))
     named = _named(ref.tenant, ref.service, ref.alias)
-    await change.connection.execute(update(KEYS).where(named).values(version=ref.version))
+    await change.book.write(update(KEYS).where(named).values(version=ref.version))
 
 
 async def reseal(change: Change, row: StoredKey, key: DataKey, plain: bytes) -> None:
     """Seals a version with another data key; nothing else of it changes."""
     mine = _version_named(row.ref)
     values = {"sealed": key.seal(plain, row.aad()), "data_key": key.id.hex()}
-    await change.connection.execute(update(KEY_VERSIONS).where(mine).values(**values))
+    await change.book.write(update(KEY_VERSIONS).where(mine).values(**values), judged=True)
 
 
 async def retire(change: Change, ref: KeyRef) -> None:
     """Takes the sealed value out of a version; its fingerprint stays for a while."""
     mine = _version_named(ref)
     values = {"sealed": None, "data_key": None, "retired_at": change.at}
-    await change.connection.execute(update(KEY_VERSIONS).where(mine).values(**values))
+    await change.book.write(update(KEY_VERSIONS).where(mine).values(**values))
     old = _V.retired_at <= change.at - RETIRED_KEPT
-    await change.connection.execute(delete(KEY_VERSIONS).where(old))
+    await change.book.write(delete(KEY_VERSIONS).where(old))
 
 
 async def remove(change: Change, ref: KeyRef) -> None:
     """Ends a name with all its versions; only the number of the last one stays."""
     name = (ref.tenant, ref.service, ref.alias)
-    await change.connection.execute(delete(KEY_VERSIONS).where(_versions_named(ref)))
+    await change.book.write(delete(KEY_VERSIONS).where(_versions_named(ref)))
     gone = {"live": False, "is_default": False}
-    await change.connection.execute(update(KEYS).where(_named(*name)).values(**gone))
+    # Also of rows that somebody has changed: this is how to be rid of them.
+    await change.book.write(update(KEYS).where(_named(*name)).values(**gone), judged=True)
 
 
 async def remove_all(change: Change, tenant: str) -> None:
     """Ends every key of a tenant."""
-    await change.connection.execute(delete(KEY_VERSIONS).where(_V.tenant == tenant))
+    await change.book.write(delete(KEY_VERSIONS).where(_V.tenant == tenant))
     gone = {"live": False, "is_default": False}
-    await change.connection.execute(update(KEYS).where(_K.tenant == tenant).values(**gone))
+    await change.book.write(update(KEYS).where(_K.tenant == tenant).values(**gone), judged=True)
 
 
 async def set_default(change: Change, tenant: str, service: str, alias: str) -> None:
     """Makes one key of a service its default, and no other."""
-    same_service = and_(_K.tenant == tenant, _K.service == service)
-    await change.connection.execute(
-        update(KEYS).where(same_service).values(is_default=_K.alias == alias)
-    )
+    wanted = _K.alias == alias
+    other = and_(_K.tenant == tenant, _K.service == service, _K.is_default != wanted)
+    await change.book.write(update(KEYS).where(other).values(is_default=wanted))
 
 
 async def oldest(connection: AsyncConnection, tenant: str, service: str) -> str | None:

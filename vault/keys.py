@@ -14,6 +14,7 @@ from vault.errors import AlreadyExists, Declared, Invalid, NotThere, Unopenable
 from vault.keyrows import StoredKey
 from vault.names import check_names, tenant_option
 from vault.records import KeyRecord, KeyRef, NewKey, Recognised
+from vault.register import Register
 from vault.sealing import KeyedHasher, key_id_of
 from vault.secret import Credential, octets_of
 
@@ -45,7 +46,7 @@ class Keys:
         async with self._core.changing() as change:
             row = await self.live(change.connection, old)
             # The new version inherits hosts and part: only from a row that is as it was sealed.
-            await self.opened(change.connection, row)
+            await self.opened(change.connection, row, change.book.register)
             name = (old.tenant, old.service, old.alias)
             new = NewKey(*name, credential, row.recognised_by, row.ref.hosts)
             check_new(new)
@@ -100,7 +101,8 @@ class Keys:
         if credential is None:
             async with self._core.reading() as connection:
                 row = await self.live(connection, ref)
-                credential = keyrows.unpacked(await self.opened(connection, row))
+                register = await self._core.register(connection)
+                credential = keyrows.unpacked(await self.opened(connection, row, register))
             seen.opened.put(name, credential)
         return credential
 
@@ -112,7 +114,9 @@ class Keys:
         found = seen.recognised.get(wanted)
         if found is None:
             async with core.reading() as connection:
-                stored = await keyrows.with_fingerprint(connection, wanted, core.clock.now())
+                register = await core.register(connection)
+                now = core.clock.now()
+                stored = await keyrows.with_fingerprint(connection, wanted, now, register)
             found = (*core.declared.recognise(wanted), *stored)
             seen.recognised.put(wanted, found)
         return found
@@ -150,12 +154,13 @@ class Keys:
         await change.record("key rotate", new.tenant, f"{new.service}/{new.alias}")
         return (await self.live(change.connection, old.ref)).record()
 
-    async def holds(self, connection: AsyncConnection, row: StoredKey, new: NewKey) -> bool:
+    async def holds(self, change: Change, row: StoredKey, new: NewKey) -> bool:
         """Whether a stored key is the same as this one, part for part."""
         same = (row.recognised_by, row.ref.hosts) == (new.recognised_by, new.hosts)
         if not same or row.sealed is None:
             return False
-        return await self.opened(connection, row) == keyrows.packed(new.credential)
+        opened = await self.opened(change.connection, row, change.book.register)
+        return opened == keyrows.packed(new.credential)
 
     async def _insert(self, change: Change, new: NewKey, version: int, hasher: KeyedHasher) -> None:
         key = await self._core.data_keys.ensure(change, KEYS)
@@ -170,16 +175,20 @@ class Keys:
             )
         return credential
 
-    async def opened(self, connection: AsyncConnection, row: StoredKey) -> bytes:
+    async def opened(
+        self, connection: AsyncConnection, row: StoredKey, register: Register | None
+    ) -> bytes:
         """The packed credential of a row; raises Unopenable, naming the row."""
         known = self._core.data_keys.known
+        if not row.known_to(register):
+            raise keyrows.unopenable(row)
         try:
             key_id = key_id_of(row.sealed or b"")
         except Unopenable as error:
             raise keyrows.unopenable(row) from error
         if key_id not in known:
             # Another process may have sealed it with a data key that it has just made.
-            await self._core.data_keys.load(connection)
+            await self._core.data_keys.load(connection, register)
         key = known.get(key_id)
         if key is None or key.purpose != KEYS:
             raise keyrows.unopenable(row)

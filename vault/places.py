@@ -13,6 +13,8 @@ from vault.core import Core
 from vault.errors import AlreadyExists, NotThere
 from vault.names import check_binding, check_names, tenant_option
 from vault.records import Backend
+from vault.register import Register
+from vault.registering import entry_in
 from vault.tables import BACKENDS
 
 _B: Final = BACKENDS.c
@@ -46,7 +48,7 @@ class Places:
                     f"{backend.tenant}; see what there is with: keyrelay backend list"
                     + tenant_option(backend.tenant)
                 )
-            await change.connection.execute(delete(BACKENDS).where(_same(backend)))
+            await change.book.write(delete(BACKENDS).where(_same(backend)))
             await change.record("backend remove", backend.tenant, _subject(backend))
 
     async def list(self, tenant: str | None) -> list[Backend]:
@@ -62,12 +64,20 @@ def check_backend(backend: Backend) -> None:
     check_binding(backend.binding)
 
 
-async def of_tenant(connection: AsyncConnection, tenant: str | None) -> list[Backend]:
-    """The stored backends of one tenant or of all, in the order of their registration."""
+async def of_tenant(
+    connection: AsyncConnection, tenant: str | None, register: Register | None = None
+) -> list[Backend]:
+    """The stored backends of one tenant or of all, in the order of their registration.
+
+    With a register only those that are as they were written.
+    """
     query = select(BACKENDS).order_by(_B.id)
     if tenant is not None:
         query = query.where(_B.tenant == tenant)
-    return [_stored(row) for row in await connection.execute(query)]
+    found = await connection.execute(query)
+    return [
+        _stored(row) for row in found if register is None or register.knows(entry_in(row, BACKENDS))
+    ]
 
 
 async def there(connection: AsyncConnection, backend: Backend) -> bool:
@@ -81,15 +91,13 @@ async def insert_backend(change: Change, backend: Backend) -> None:
     binding = backend.binding
     place = {"scheme": binding.scheme, "host": binding.host, "port": binding.port}
     owner = {"tenant": backend.tenant, "service": backend.service}
-    await change.connection.execute(
-        insert(BACKENDS).values(**owner, **place, prefix=binding.prefix)
-    )
+    await change.book.write(insert(BACKENDS).values(**owner, **place, prefix=binding.prefix))
     await change.record("backend add", backend.tenant, _subject(backend))
 
 
 async def remove_all(change: Change, tenant: str) -> None:
     """Ends every backend of a tenant."""
-    await change.connection.execute(delete(BACKENDS).where(_B.tenant == tenant))
+    await change.book.write(delete(BACKENDS).where(_B.tenant == tenant))
 
 
 def _same(backend: Backend) -> ColumnElement[bool]:

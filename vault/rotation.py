@@ -99,10 +99,10 @@ class Rotating:
             key = await self._core.data_keys.ensure(change, KEYS)
             rows = await keyrows.sealed_otherwise(change.connection, key.id.hex(), _BATCH)
             for row in rows:
-                plain = await self._keys.opened(change.connection, row)
+                plain = await self._keys.opened(change.connection, row, change.book.register)
                 await keyrows.reseal(change, row, key, plain)
             if not rows:
                 older = (DATA_KEYS.c.purpose == KEYS, DATA_KEYS.c.id != key.id.hex())
-                await change.connection.execute(delete(DATA_KEYS).where(*older))
+                await change.book.write(delete(DATA_KEYS).where(*older))
                 await change.record("master reseal", "", key.id.hex())
             return len(rows)

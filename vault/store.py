@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from vault import schema
 from vault.chain import Head, State
 from vault.errors import Invalid, StoreUnavailable
+from vault.register import is_root
 from vault.tables import DATA_KEYS, STATE
 
 _BUSY_MILLISECONDS: Final = 5000
@@ -139,21 +140,22 @@ async def hold(connection: AsyncConnection) -> State:
 
 async def state_in(connection: AsyncConnection) -> State:
     """How often the vault was changed, as a transaction sees it."""
-    columns = (STATE.c.generation, STATE.c.seal, STATE.c.audit_rows, STATE.c.audit_link)
-    row = (await connection.execute(select(*columns))).first()
+    row = (await connection.execute(select(STATE))).first()
     if row is None or not isinstance(row.generation, int):
         return State(0, b"")
+    if row.register is not None and not is_root(row.register):
+        return State(row.generation, b"")
     if row.audit_rows is None and row.audit_link is None:
-        return State(row.generation, row.seal)
+        return State(row.generation, row.seal, None, row.register)
     if not isinstance(row.audit_rows, int) or not isinstance(row.audit_link, bytes):
         return State(row.generation, b"")
-    return State(row.generation, row.seal, Head(row.audit_rows, row.audit_link))
+    return State(row.generation, row.seal, Head(row.audit_rows, row.audit_link), row.register)
 
 
 async def write_state(connection: AsyncConnection, state: State) -> None:
-    """Puts a number, the end of the audit log, and what authenticates both."""
+    """Puts a number, the end of the audit log, the register, and what authenticates them."""
     rows, link = state.head or (None, None)
-    values = {"generation": state.generation, "seal": state.seal}
+    values = {"generation": state.generation, "seal": state.seal, "register": state.root}
     await connection.execute(update(STATE).values(**values, audit_rows=rows, audit_link=link))
 
 

@@ -33,6 +33,16 @@ STATE: Final = Table(
     Column("seal", LargeBinary),
     Column("audit_rows", Integer),
     Column("audit_link", LargeBinary),
+    Column("register", LargeBinary),
+)
+
+# Names and marks of the rows of all other tables but the audit log's; `vault_state.register` is
+# what stands for all pages.
+REGISTER: Final = Table(
+    "register",
+    METADATA,
+    Column("page", Integer, primary_key=True, autoincrement=False),
+    Column("entries", LargeBinary, nullable=False),
 )
 
 # The highest number of a purpose is its current key; others stay only while rows are re-sealed.

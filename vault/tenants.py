@@ -14,6 +14,8 @@ from vault.core import Core
 from vault.errors import Declared, NotThere
 from vault.names import check_names
 from vault.records import Holdings, Purge
+from vault.register import Register, words_of
+from vault.registering import entry_in
 from vault.tables import BACKENDS, KEYS, PURGES, TOKENS
 
 _EVERY: Final = ""
@@ -55,7 +57,8 @@ class Tenants:
         held = seen.holdings.get(tenant)
         if held is None:
             async with self._core.reading() as connection:
-                stored = await _stored_holdings(connection, tenant)
+                register = await self._core.register(connection)
+                stored = await _stored_holdings(connection, tenant, register)
             held = self._core.declared.merge(stored)
             seen.holdings.put(tenant, held)
         return held
@@ -74,10 +77,20 @@ class Tenants:
         seen = self._core.seen
         if seen.purges is None:
             async with self._core.reading() as connection:
-                found = await connection.execute(select(PURGES).order_by(PURGES.c.at))
-                seen.purges = tuple(
-                    Purge(row.at, row.tenant or None, row.service or None) for row in found
-                )
+                register = await self._core.register(connection)
+                found = [
+                    (entry_in(row, PURGES), row)
+                    for row in await connection.execute(select(PURGES).order_by(PURGES.c.at))
+                ]
+            known = [(entry.name, row) for entry, row in found if register.knows(entry)]
+            # Of a row that is not as it was written, or gone, nobody knows until when.
+            names = {*register.named(PURGES.name), *(entry.name for entry, _ in found)}
+            doubtful = sorted(names - {name for name, _ in known})
+            now = self._core.clock.now()
+            seen.purges = (
+                *(Purge(row.at, row.tenant or None, row.service or None) for _, row in known),
+                *(Purge(now, *(word or None for word in words_of(name)[1:])) for name in doubtful),
+            )
         return seen.purges
 
 
@@ -90,11 +103,12 @@ async def _stored_tenants(connection: AsyncConnection) -> set[str]:
     return set(await connection.scalars(owners))
 
 
-async def _stored_holdings(connection: AsyncConnection, tenant: str) -> Holdings:
-    rows = await keyrows.all_current(connection, tenant)
-    by_service = groupby((row.ref for row in rows), key=lambda ref: ref.service)
-    keys = {service: tuple(refs) for service, refs in by_service}
-    return Holdings(tenant, keys, tuple(await places.of_tenant(connection, tenant)))
+async def _stored_holdings(
+    connection: AsyncConnection, tenant: str, register: Register
+) -> Holdings:
+    refs = await keyrows.held(connection, tenant, register)
+    keys = {service: tuple(some) for service, some in groupby(refs, key=lambda ref: ref.service)}
+    return Holdings(tenant, keys, tuple(await places.of_tenant(connection, tenant, register)))
 
 
 async def _store_purge(change: Change, purge: Purge) -> None:
@@ -102,5 +116,5 @@ async def _store_purge(change: Change, purge: Purge) -> None:
     same = (PURGES.c.tenant == tenant, PURGES.c.service == service)
     before = await change.connection.scalar(select(PURGES.c.at).where(*same))
     at = purge.at if before is None else max(before, purge.at)
-    await change.connection.execute(delete(PURGES).where(*same))
-    await change.connection.execute(insert(PURGES).values(tenant=tenant, service=service, at=at))
+    await change.book.write(delete(PURGES).where(*same))
+    await change.book.write(insert(PURGES).values(tenant=tenant, service=service, at=at))

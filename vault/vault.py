@@ -35,6 +35,7 @@ from vault.records import (
     Token,
     TokenChange,
 )
+from vault.registering import faults, read
 from vault.rotation import Rotating
 from vault.sealing import KeyedHasher, KeyedSealer
 from vault.secret import Credential, Secret
@@ -287,6 +288,12 @@ class Vault:
         async with self._core.noting() as change:
             for entry in entries:
                 await change.log.append(change.connection, entry)
+
+    async def examine(self) -> Sequence[str]:
+        """Names each row that is not as it was written last, or is gone. Nothing is changed."""
+        async with self._core.reading() as connection:
+            root = (await self._core.register(connection)).root
+            return await faults(connection, await read(connection, root, None))
 
     async def check(self) -> None:
         """Whether the database can be read and written now."""

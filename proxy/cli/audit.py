@@ -16,6 +16,7 @@ from proxy.cli.session import Session, with_mending_session
 from vault import AuditEntry, AuditReport
 
 MOST: Final = 100_000
+MOST_NAMED: Final = 20
 _COLUMNS: Final = ("row", "at", "by", "act", "tenant", "subject")
 _ACT: Final = Pattern(
     "words", re.compile(r"[a-z-]{1,32}( [a-z]{1,32}){0,2}"), "words such as: key, or: token revoke"
@@ -78,6 +79,24 @@ async def verify(session: Session, as_json: bool) -> None:
     first, *others = [f"row {fault.row} {fault.what}" for fault in report.faults]
     further = f"; and {', '.join(others)}" if others else ""
     raise Failed(f"the audit log is not as keyrelay wrote it: {first}{further}")
+
+
+@audit.command(cls=Command)
+@json_option
+@with_mending_session
+async def rows(session: Session, as_json: bool) -> None:
+    """Name each key, token, backend and purge that somebody changed, put back or took out behind
+    keyrelay's back; exit 1 if there is one. Nothing of such a row is served."""
+    found = [_plain(fault) for fault in await session.vault.examine()]
+    facts: Row = {"intact": not found, "faults": found}
+    if not found:
+        show_done("every row of the vault is as keyrelay wrote it", facts, as_json)
+        return
+    if as_json:
+        show_json(facts)
+    raise Failed(
+        f"the vault's rows are not as keyrelay wrote them: {'; '.join(found[:MOST_NAMED])}"
+    )
 
 
 def _sentence(report: AuditReport) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.attack import rows
+from tests.attack import replays, rows
 from tests.attack.outcome import Outcome
 from tests.attack.rows import Siege, Verdict
 from tests.support.clock import FakeClock
@@ -24,6 +24,17 @@ ACTS: Final[Mapping[str, Act]] = {
     "all pairs of data keys and their columns": rows.swap_data_keys,
     "values of any type in every column": rows.put_odd_values,
 }
+
+
+OLD_ROWS: Final = "old rows put back, rows taken out"
+
+
+async def besiege_with_the_past(every: int = 1) -> Verdict:
+    """Each row that was once another, on a vault of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        await (await open_vault(data, {}, FakeClock(), create=True)).close()
+        return await replays.replay(data, every)
 
 
 async def besiege(act: Act) -> Verdict:
@@ -46,3 +57,7 @@ async def outcomes(acts: str = "") -> AsyncIterator[Outcome]:
         told = f"{verdict.refused:,} refused, {verdict.harmless:,} harmless"
         faults = verdict.faults
         yield Outcome(name, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))
+    if acts in OLD_ROWS:
+        verdict = await besiege_with_the_past()
+        faults, told = verdict.faults, f"{verdict.refused:,} named, nothing of them served"
+        yield Outcome(OLD_ROWS, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))

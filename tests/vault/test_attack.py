@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attack import rotation, rows
+from tests.attack import replays, rotation, rows
 from tests.attack.rows import Siege
 from tests.attack.vault import ACTS, besiege
 from tests.vault.words import named
@@ -23,6 +23,14 @@ SHORT = {
 async def test_nothing_that_was_changed_is_served(act) -> None:
     """Detected, named, and never another error or another key."""
     verdict = await besiege(act)
+    assert verdict.faults == []
+    assert verdict.refused
+
+
+async def test_no_old_row_that_is_put_back_is_served(data) -> None:
+    """Alone, with all of its key, with the page of the register that fitted it; nor is one missed
+    that was taken out: it is named."""
+    verdict = await replays.replay(data, every=9)
     assert verdict.faults == []
     assert verdict.refused
 

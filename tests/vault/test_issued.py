@@ -240,7 +240,7 @@ async def test_a_damaged_token_fails_closed(vault: Vault, data: Path, column: st
     rows(data, f"UPDATE tokens SET {column} = '[1'")
     touch_generation(data)
     await vault.refresh()
-    with pytest.raises(Unopenable, match=f"token {token.id} of tenant default is damaged"):
+    with pytest.raises(Unopenable, match=f"token {token.id} of tenant default was changed"):
         await vault.verify_token(text.encode())
 
 

@@ -96,8 +96,10 @@ async def test_before_an_init_has_ended_the_remedy_is_init(data: Path, clock: Fa
 
 async def test_an_init_that_was_killed_is_finished(data: Path, opener: Opener) -> None:
     """A database without data keys needs no particular master key."""
-    rows(data, "DELETE FROM data_keys")
-    rows(data, "UPDATE vault_state SET master_id = NULL, seal = NULL")
+    for table in ("data_keys", "audit", "register"):
+        rows(data, f"DELETE FROM {table}")
+    gone = ("master_id", "seal", "audit_rows", "audit_link", "register")
+    rows(data, f"UPDATE vault_state SET {', '.join(f'{column} = NULL' for column in gone)}")
     (data / "vault.anchor").unlink()
     (data / "master.key").unlink()
     await make(data)

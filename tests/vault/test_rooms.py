@@ -11,7 +11,8 @@ ROOT = Path(vault.__file__).parent
 FLOORS = (
     {"errors", "secret", "bindings", "files"},
     {"records", "sealing", "tokens", "tables", "keeper"},
-    {"chain", "passphrase"},
+    {"chain", "passphrase", "register"},
+    {"registering"},
     {"anchor", "names", "archive", "keyring", "schema", "audit", "lookups", "declared"},
     {"mastersource", "store", "keyrows"},
     {"datakeys"},
@@ -21,7 +22,17 @@ FLOORS = (
     {"vault"},
     {"opening", "restoring"},
 )
-PURE = {"archive", "bindings", "chain", "declared", "keyring", "names", "sealing", "tokens"}
+PURE = {
+    "archive",
+    "bindings",
+    "chain",
+    "declared",
+    "keyring",
+    "names",
+    "register",
+    "sealing",
+    "tokens",
+}
 FILES = [path for path in ROOT.glob("*.py") if path.stem != "__init__"]
 
 

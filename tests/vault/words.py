@@ -46,8 +46,8 @@ def touch_generation(data: Path) -> None:
 
 def put_generation(data: Path, generation: int) -> None:
     """Another number of changes, with the seal that only who has the master key can make."""
-    ((number, link),) = rows(data, "SELECT audit_rows, audit_link FROM vault_state")
-    seal = seal_of(hasher_of(data), generation, Head(number, link))
+    ((number, link, root),) = rows(data, "SELECT audit_rows, audit_link, register FROM vault_state")
+    seal = seal_of(hasher_of(data), generation, Head(number, link), root)
     rows(data, "UPDATE vault_state SET generation = ?, seal = ?", generation, seal)
 
 

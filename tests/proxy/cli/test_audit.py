@@ -123,3 +123,13 @@ def test_a_restored_vault_says_so(busy: Terminal, monkeypatch: pytest.MonkeyPatc
     assert busy.run("audit", "verify", "--json").json["notable"] == [
         {"row": 8, "act": "rollback accept"}
     ]
+
+
+def test_rows_that_somebody_put_back_are_named(busy: Terminal) -> None:
+    """All of the vault's, not only the log's: one sentence, exit 1; as JSON too."""
+    assert busy.run("audit", "rows").out == "every row of the vault is as keyrelay wrote it\n"
+    change(busy, "UPDATE tokens SET revoked_at = NULL")
+    told = busy.run("audit", "rows", code=1)
+    assert told.err.startswith("keyrelay: the vault's rows are not as keyrelay wrote them: token ")
+    assert "of tenant default is not as it was written last" in told.err
+    assert busy.run("audit", "rows", "--json", code=1).json["intact"] is False
