@@ -105,3 +105,12 @@ def test_a_leak_is_told() -> None:
     left = soak.judge(series(110, 0), Sample(3600, 110, 51))
     assert left.faults == ("handles stay: 30 before, 51 after",)
     assert soak.judge(series(110, 0), Sample(3600, 110, 50)).faults == ()
+
+
+def test_the_readme_shows_the_kept_figures() -> None:
+    """Those of docs/attack.json, in which nothing was found."""
+    rows = shown.read(shown.KEPT.read_text())
+    assert shown.filled(shown.README.read_text(), rows) == shown.README.read_text()
+    assert [row for row in rows if row.outcome.found or not row.outcome.count] == []
+    assert {row.point for row in rows} <= {one.point for one in CAMPAIGNS.values()}
+    assert rows == sorted(rows, key=shown.order)

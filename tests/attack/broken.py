@@ -61,7 +61,8 @@ async def attack(here: Ground, name: str, acts: Sequence[Act], number: int) -> O
         faults.append(f"{handles} handles before, {here.handles()} after")
     told = (
         f"p99 of the kind {alone:.1f} ms alone, {beside:.1f} beside; {memory[0]:.0f} MiB before, "
-        f"{max(memory):.0f} at most, {here.resident():.0f} after; {handles} handles, then as many"
+        f"{max(memory):.0f} at most, {here.resident():.0f} after; "
+        f"{handles} handles before, {here.handles()} after"
     )
     return Outcome(name, number, "transfers", len(faults), told, tuple(faults[:5]))
 

@@ -34,6 +34,11 @@ def order(row: Row) -> list[int]:
     return [int(number) for number in row.point.split(", ")]
 
 
+def in_table(row: Row) -> list[str]:
+    """Without an end of a cell of Markdown."""
+    return [text.replace("|", "\\|") for text in cells(row)]
+
+
 def plain(rows: Sequence[Row]) -> str:
     """For a terminal, with what was found in words below."""
     lines = [HEAD, *map(cells, rows)]
@@ -52,7 +57,7 @@ def plain(rows: Sequence[Row]) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """For the README, one line for each row; what was found is in words in the JSON."""
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|---:|---|---:|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)]) + "\n"
+    return "\n".join([*lines, *(f"| {' | '.join(in_table(row))} |" for row in rows)]) + "\n"
 
 
 def document(rows: Sequence[Row]) -> str:

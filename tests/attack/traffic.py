@@ -157,8 +157,8 @@ async def leave_sending(here: Ground) -> None:
 
 
 async def leave_at_once(here: Ground) -> None:
-    """Before there is an answer; so does who asks for what is to be kept."""
-    target = f"/proxy/openai/cache={LATER}/-/endless?n={next(_numbers)}"
+    """Before there is an answer. It is kept all the same: one without an end would go on."""
+    target = f"/proxy/openai/cache={LATER}/-/stream?n={next(_numbers)}"
     async with connected(here) as caller:
         await caller.request("GET", target, here.credential)
 
