@@ -48,6 +48,7 @@ from proxy.threshold import Agreements
 from proxy.usage import UsageTooNew
 from vault import Vault, open_vault
 
+SWITCH_SECONDS = 0.0005  # so long may a thread that writes usage hold calls up
 COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
 LOOPBACK_REACHES = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
@@ -367,6 +368,7 @@ async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
         raise Failed(str(error)) from error
     gc.freeze()  # what lives as long as the process need not be looked at again and again
     gc.set_threshold(*COLLECT_AFTER)
+    sys.setswitchinterval(SWITCH_SECONDS)
     _say(words)
     try:
         async with _apart(app, ground), _followed(ground.certificate), given_back():
