@@ -81,6 +81,17 @@ class Paced:
                 line.sock.close()
         return self.times
 
+    def flood(self, requests: int, connections: int) -> None:
+        """So many requests, each as soon as a connection is free: for counting, not for timing."""
+        for _ in range(requests):
+            while len(self.busy) >= connections:
+                self._receive(PATIENCE_SECONDS)
+            self._send()
+        while self.busy:
+            self._receive(PATIENCE_SECONDS)
+        for line in self.idle:
+            line.sock.close()
+
     def _send_all(self, schedule: Iterator[float]) -> None:
         began = time.perf_counter()
         for due in schedule:
