@@ -17,7 +17,7 @@ Windows = tuple[Window, ...]
 States = tuple[State, ...]
 
 SWEEP_SECONDS: Final = 60.0
-"""How often counters that are over are dropped, on the way of one that is new."""
+"""How often counters that are over are dropped, on the way of a call."""
 
 
 class Limiter(Protocol):
@@ -55,10 +55,12 @@ class MemoryLimiter:
     async def take(self, windows: Windows) -> tuple[bool, States]:
         """A slot in every window, or in none."""
         now, found = self._clock.monotonic(), []
+        if now >= self._sweep_at:
+            self._sweep(now)
         for window in windows:
-            counter = self._counters.get(window.key) or self._begin(window, now)
+            counter = self._counters.get(window.key) or self._begin(window)
             if not counter.has_room(window.amount, now):
-                return False, self.look(windows)
+                return False, self._states(windows, now)  # a later time could find room
             found.append(counter)
         for counter in found:
             counter.add(now)
@@ -66,13 +68,7 @@ class MemoryLimiter:
 
     def look(self, windows: Windows) -> States:
         """How windows stand."""
-        now, counters = self._clock.monotonic(), self._counters
-        return tuple(
-            [
-                (counters.get(window.key) or self._begin(window, now)).state(window.amount, now)
-                for window in windows
-            ]
-        )
+        return self._states(windows, self._clock.monotonic())
 
     def give_back(self, windows: Windows) -> None:
         """A slot in each."""
@@ -80,13 +76,23 @@ class MemoryLimiter:
             if counter := self._counters.get(window.key):
                 counter.give_back()
 
-    def _begin(self, window: Window, now: float) -> Counter:
-        if now >= self._sweep_at:
-            self._sweep_at = now + SWEEP_SECONDS
-            kept = {key: one for key, one in self._counters.items() if not one.is_over(now)}
-            self._counters = kept
+    def _states(self, windows: Windows, now: float) -> States:
+        counters = self._counters
+        return tuple(
+            [
+                (counters.get(window.key) or self._begin(window)).state(window.amount, now)
+                for window in windows
+            ]
+        )
+
+    def _begin(self, window: Window) -> Counter:
         counter = self._counters[window.key] = self._open_counter(window.seconds)
         return counter
+
+    def _sweep(self, now: float) -> None:
+        """Before counters are taken up: one that is swept in between would count in vain."""
+        self._sweep_at = now + SWEEP_SECONDS
+        self._counters = {key: one for key, one in self._counters.items() if not one.is_over(now)}
 
 
 LIMITERS: Final[Mapping[str, Callable[[Clock], Limiter]]] = {

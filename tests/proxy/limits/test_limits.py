@@ -189,6 +189,38 @@ async def test_the_counters_of_ten_thousand_tokens_are_dropped(kind: Kind) -> No
     assert len(limiter) <= 2
 
 
+class RunningClock(FakeClock):
+    """Goes on whenever somebody looks, as clocks do."""
+
+    def monotonic(self) -> float:
+        self.advance(0.0021)
+        return super().monotonic()
+
+
+@kinds
+async def test_a_refusal_says_how_windows_stood_when_there_was_no_room(kind: Kind) -> None:
+    """A moment later there may be some; then nothing would say for which of them to wait."""
+    clock = RunningClock()
+    limits, refused = limits_of(clock, kind=kind), 0
+    for _ in range(1500):
+        try:
+            await limits.check(granted(calls=("300/second",)), Account())
+        except TooManyRequests:
+            refused += 1
+    assert refused > 100
+
+
+@kinds
+async def test_a_sweep_drops_no_counter_that_is_about_to_count(kind: Kind) -> None:
+    """Also where the call that begins another counter finds the first one empty."""
+    clock = FakeClock()
+    limiter, idle, fresh = LIMITERS[kind](clock), window(1, 60, "idle"), window(9, 60, "fresh")
+    await limiter.take((idle,))
+    clock.advance(200)
+    assert (await limiter.take((idle, fresh)))[0]
+    assert not (await limiter.take((idle,)))[0]
+
+
 async def test_without_a_limit_nothing_is_noted() -> None:
     """No field, no counter."""
     limits, account = limits_of(FakeClock()), Account()
