@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -151,7 +151,9 @@ class Core:
         # Of a change that another process made this one may not have heard yet: `refresh` will.
         seen = self._moment.point
         self._moment.point = Point(seen.generation, max(seen.rows, point_of(state).rows))
-        await self._advance(state)
+        # The entries are there: whoever heard of an error would write them again, and again.
+        with suppress(StoreUnavailable):
+            await self._advance(state)
 
     @asynccontextmanager
     async def accepting(self, at_least: int) -> AsyncIterator[Change]:

@@ -13,7 +13,15 @@ from tests.attack.audit import ACTS, Forger, forge
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
 from tests.vault.words import hasher_of, new_key, put_generation, rows
-from vault import AuditEntry, AuditFault, NewToken, RolledBack, Vault, open_vault
+from vault import (
+    AuditEntry,
+    AuditFault,
+    NewToken,
+    RolledBack,
+    StoreUnavailable,
+    Vault,
+    open_vault,
+)
 from vault.chain import seal_of
 
 SHORT = {
@@ -118,6 +126,24 @@ async def test_notes_change_nothing_else(opener: Opener) -> None:
     assert vault.generation == before
     assert await vault.refresh()
     assert next(entry.at for entry in await vault.audit(2)) == 6.0
+
+
+async def test_notes_stay_whatever_becomes_of_the_anchor(data: Path, tmp_path: Path) -> None:
+    """Whoever was told of an error would note them again; the anchor knows of them by and by."""
+    (tmp_path / "a").mkdir()
+    environ = {"KEYRELAY_ANCHOR_FILE": str(tmp_path / "a/anchor")}
+    (data / "vault.anchor").rename(tmp_path / "a/anchor")
+    vault = await open_vault(data, environ, FakeClock())
+    (tmp_path / "a").rename(tmp_path / "b")
+    await vault.note([AuditEntry(5.0, "token x", "destination refused", "b", "h")])
+    assert (await vault.verify_audit()).faults == ()
+    with pytest.raises(StoreUnavailable, match=r"the anchor .* can't be used"):
+        await issue(vault, 1)
+    (tmp_path / "b").rename(tmp_path / "a")
+    before = (tmp_path / "a/anchor").read_bytes()
+    await vault.note([AuditEntry(6.0, "token x", "destination refused", "b", "h")])
+    assert (tmp_path / "a/anchor").read_bytes() != before
+    await vault.close()
 
 
 async def test_a_row_behind_the_end_stops_changes_until_it_is_accepted(
