@@ -35,7 +35,7 @@ _log = logging.getLogger("keyrelay.signin")
 
 
 class Keyring:
-    """`changed` is told when a key is gone: what it signed is good no more."""
+    """`changed` is told when a key is gone, or all are too old: what they signed is over."""
 
     def __init__(
         self, entry: IssuerEntry, fetcher: Fetches, clock: Clock, changed: Callable[[], None]
@@ -70,7 +70,11 @@ class Keyring:
         await asyncio.wait((self._fetching,))  # who hangs up ends nothing that others wait for
 
     async def refresh_if_due(self) -> None:
-        """The same if they are no longer fresh."""
+        """The same if they are no longer fresh. Keys that are too old verify nothing, and what they
+        have verified is good no more."""
+        if self._keys is not None and self._known() is None:
+            self._keys = None
+            self._changed()
         if self._clock.monotonic() - self._got_at >= FRESH_SECONDS and self._may_ask():
             await self.refresh()
 

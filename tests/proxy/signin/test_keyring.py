@@ -133,6 +133,23 @@ async def test_old_keys_are_used_while_the_issuer_is_down(
     assert shelf.gone == 0
 
 
+async def test_keys_that_are_too_old_end_what_they_have_verified() -> None:
+    """Nobody who was seen goes on for longer than everybody else; it is told once."""
+    shelf = Shelf()
+    assert await shelf.has("one")
+    shelf.trouble = Failed("it is down")
+    for _ in range(3):
+        shelf.clock.advance(STALE_SECONDS / 2)
+        await shelf.ring.refresh_if_due()
+    assert shelf.gone == 1
+    with pytest.raises(Unavailable):
+        await shelf.has("one")
+    shelf.trouble = None
+    shelf.clock.advance(FIRST_SECONDS)
+    assert await shelf.has("one")
+    assert shelf.gone == 1
+
+
 async def test_without_keys_nobody_is_called_wrong() -> None:
     """It is 503 until they are there, and asked for again after five seconds."""
     shelf = Shelf(trouble=Failed("it answered with status 500"))
