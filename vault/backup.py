@@ -11,7 +11,7 @@ from vault.archive import Archive
 from vault.core import Core
 from vault.errors import Invalid, StoreUnavailable
 from vault.files import reason_of, write_private
-from vault.mastersource import FILE_NAME
+from vault.mastersource import FILE_NAMES, MasterKeySource
 from vault.records import BackupMade
 from vault.secret import Secret
 
@@ -23,7 +23,10 @@ class BackingUp:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._source = core.data_keys.source
+
+    @property
+    def _source(self) -> MasterKeySource:
+        return self._core.data_keys.source
 
     async def backup(self, path: Path, passphrase: Secret, beside: Iterable[str]) -> BackupMade:
         """Writes the file, mode 0600; raises Invalid, Unopenable, StoreUnavailable.
@@ -32,7 +35,7 @@ class BackingUp:
         """
         async with self._source.locked():  # no rotation between the key's file and the database
             await self._core.reload_data_keys()  # what does not open is no backup
-            names = ((FILE_NAME,) if self._source.ours else ()) + tuple(beside)
+            names = (FILE_NAMES if self._source.ours else ()) + tuple(beside)
             files = {DATABASE_NAME: await self._core.store.snapshot()}
             files |= await asyncio.to_thread(_read, self._source.data, names)
         archive = Archive(self._core.clock.now(), files)

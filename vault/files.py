@@ -1,12 +1,16 @@
-"""Writes a private file as a whole: at any moment its name holds the old octets or the new ones."""
+"""Writes a private file as a whole: at any moment its name holds the old octets or the new ones.
+Reads one that nobody else can."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from pathlib import Path
 from typing import Final
 
 _PRIVATE: Final = 0o600
+_LARGEST: Final = 65536
 
 
 def write_private(path: Path, octets: bytes) -> None:
@@ -40,6 +44,20 @@ def open_private(path: Path) -> int:
         os.close(file)
         raise
     return file
+
+
+def read_private(path: Path, allowed: int, what: str, refusal: type[Exception]) -> str:
+    """The text of a small file that is not more open than `allowed`, else raises `refusal`.
+
+    Raises OSError, UnicodeDecodeError too. `what`: how the refusal names the file.
+    """
+    # The mode is asked of the opened file: no other can be put under the name meanwhile.
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & ~allowed & 0o777:
+            remedy = f"chmod {allowed & 0o640:o} {shlex.quote(str(path))}"
+            raise refusal(f"{what} {path} is open to others; run: {remedy}")
+        return file.read(_LARGEST).decode()
 
 
 def _own(file: int, directory: Path) -> None:

@@ -1,5 +1,5 @@
 """Where the master keys come from: an outside file, the environment, a systemd credential, an
-outside keeper's command, or master.key in the data directory."""
+outside keeper's command, or the data directory: master.key, or master.sealed and its passphrase."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ import shlex
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from vault.errors import MasterKeyMissing
-from vault.files import reason_of, write_private
+from vault.errors import AlreadyExists, Invalid, MasterKeyMissing
+from vault.files import read_private, reason_of, sync_directory, write_private
 from vault.keeper import ask_keeper
 from vault.keyring import MasterKey, MasterKeys, words_of_file, words_of_variable
+from vault.masterseal import Ask, MasterSeal, require_length
+from vault.secret import Secret
 
 FILE_VARIABLE: Final = "KEYRELAY_MASTER_KEY_FILE"
 VARIABLE: Final = "KEYRELAY_MASTER_KEY"
 CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 CREDENTIAL: Final = "keyrelay-master-key"
+PASSPHRASE_VARIABLE: Final = "KEYRELAY_MASTER_PASSPHRASE_FILE"  # noqa: S105 - its name
+PASSPHRASE_CREDENTIAL: Final = "keyrelay-passphrase"  # noqa: S105 - its name
 FILE_NAME: Final = "master.key"
-_LARGEST: Final = 65536
+SEALED_NAME: Final = "master.sealed"
+FILE_NAMES: Final = (SEALED_NAME, FILE_NAME)
 
-Kind = Literal["data file", "outside file", "environment", "credential", "command"]
+Kind = Literal["data file", "outside file", "environment", "credential", "command", "passphrase"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +43,22 @@ class MasterKeySource:
     path: Path
     environ: Mapping[str, str] = field(repr=False)  # it may hold the keys
     command: Sequence[str] = ()
+    seal: MasterSeal | None = field(default=None, repr=False)
 
     @classmethod
     def find(
-        cls, data: Path, environ: Mapping[str, str], command: Sequence[str] = ()
+        cls,
+        data: Path,
+        environ: Mapping[str, str],
+        command: Sequence[str] = (),
+        ask: Ask | None = None,
     ) -> MasterKeySource:
         """The outside file, else the environment, else the credential that systemd hands over,
-        else the command, else master.key in the data directory."""
+        else the command, else a file in the data directory: master.sealed where it is there, or
+        where nothing is yet and a file with its passphrase is named; else master.key.
+
+        `ask`: gives the passphrase where no file is named.
+        """
         if FILE_VARIABLE in environ:
             return cls("outside file", data, Path(environ[FILE_VARIABLE]), environ)
         if VARIABLE in environ:
@@ -52,13 +66,47 @@ class MasterKeySource:
         credential = Path(environ.get(CREDENTIALS_VARIABLE) or "/nonexistent") / CREDENTIAL
         if credential.exists():
             return cls("credential", data, credential, environ)
-        kind: Kind = "command" if command else "data file"
-        return cls(kind, data, data / FILE_NAME, environ, tuple(command))
+        if command:
+            return cls("command", data, data / FILE_NAME, environ, tuple(command))
+        plain, sealed = data / FILE_NAME, data / SEALED_NAME
+        named = _passphrase_file(environ)
+        if sealed.exists() or (named is not None and not plain.exists()):
+            seal = MasterSeal(_asking(sealed, named, ask))
+            return cls("passphrase", data, sealed, environ, seal=seal)
+        return cls("data file", data, plain, environ)
+
+    def sealed_to(self, passphrase: Secret) -> MasterKeySource:
+        """The same place with a new passphrase; raises Invalid."""
+        self._require_ours()
+        require_length(passphrase)
+        seal, path = MasterSeal(lambda: passphrase), self.data / SEALED_NAME
+        return replace(self, kind="passphrase", path=path, seal=seal)
+
+    def unsealed(self) -> MasterKeySource:
+        """The same place without a passphrase; raises Invalid."""
+        self._require_ours()
+        return replace(self, kind="data file", path=self.data / FILE_NAME, seal=None)
+
+    def _require_ours(self) -> None:
+        if not self.ours:
+            raise Invalid(
+                f"the master key comes from {self.described}, and a passphrase has no say there; "
+                "take that away first"
+            )
+
+    def require_none(self) -> None:
+        """Raises AlreadyExists where the data directory has a master key."""
+        for path in map(self.data.joinpath, FILE_NAMES):
+            if path.exists():
+                raise AlreadyExists(
+                    f"there is a master key already, {path}; to change its passphrase, or to give "
+                    "it one: keyrelay master rotate --passphrase"
+                )
 
     @property
     def ours(self) -> bool:
         """Whether the file is ours to make and to rewrite."""
-        return self.kind == "data file"
+        return self.kind in ("data file", "passphrase")
 
     @property
     def described(self) -> str:
@@ -85,13 +133,24 @@ class MasterKeySource:
         self.check_directory()
         allowed = 0o700 if self.ours else 0o750
         try:
-            text = _read(self.path, allowed)
+            text = read_private(self.path, allowed, "the master key", MasterKeyMissing)
+            words = self._words(text)
         except (OSError, UnicodeDecodeError) as error:
             raise MasterKeyMissing(
                 f"the master key {self.described} can't be read ({reason_of(error)}); "
                 "restore it from your backup"
             ) from None
-        return MasterKeys.parse(words_of_file(text), self.described)
+        return MasterKeys.parse(words, self.described)
+
+    def _words(self, text: str) -> list[str]:
+        if self.seal is None:
+            return words_of_file(text)
+        words = words_of_file(self.seal.opened(text, self.described))
+        plain = self.data / FILE_NAME  # a rotation that gives it a passphrase has not ended
+        if plain.exists():
+            text = read_private(plain, 0o700, "the master key", MasterKeyMissing)
+            words += words_of_file(text)
+        return words
 
     def check_directory(self) -> None:
         """A directory with a master key in it is open to nobody else; raises MasterKeyMissing."""
@@ -104,14 +163,22 @@ class MasterKeySource:
         self.check_directory()
 
     def create(self) -> MasterKeys:
-        """Makes master.key with a new key; durable when this returns. Call it under `locked`."""
+        """Makes our file with a new key; durable when this returns. Call it under `locked`."""
         keys = MasterKeys(MasterKey.random())
         self.write(keys)
         return keys
 
     def write(self, keys: MasterKeys) -> None:
-        """Replaces master.key as a whole: at any moment it holds the old keys or the new ones."""
-        write_private(self.path, keys.file_text().encode())
+        """Replaces our file as a whole: at any moment it holds the old keys or the new ones."""
+        text = keys.file_text()
+        write_private(self.path, self.seal.seal(text) if self.seal else text.encode())
+
+    def end_other(self) -> None:
+        """Removes the file of the other kind: nothing needs it any more."""
+        for name in FILE_NAMES:
+            if name != self.path.name:
+                (self.data / name).unlink(missing_ok=True)
+        sync_directory(self.data)
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -124,14 +191,45 @@ class MasterKeySource:
             os.close(directory)
 
 
-def _read(path: Path, allowed: int) -> str:
-    # The mode is asked of the opened file: no other can be put under the name meanwhile.
-    with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & ~allowed & 0o777:
-            remedy = f"chmod {allowed & 0o640:o} {shlex.quote(str(path))}"
-            raise MasterKeyMissing(f"the master key {path} is open to others; run: {remedy}")
-        return file.read(_LARGEST).decode()
+def _passphrase_file(environ: Mapping[str, str]) -> Path | None:
+    if PASSPHRASE_VARIABLE in environ:
+        return Path(environ[PASSPHRASE_VARIABLE])
+    credential = Path(environ.get(CREDENTIALS_VARIABLE) or "/nonexistent") / PASSPHRASE_CREDENTIAL
+    return credential if credential.exists() else None
+
+
+def _asking(sealed: Path, named: Path | None, ask: Ask | None) -> Ask:
+    """Reads the named file, as often as wanted; else asks, once."""
+    if named is not None:
+        return lambda: _read_passphrase(named)
+    asks = [ask] if ask is not None else []
+
+    def once() -> Secret:
+        if ask is None:
+            raise MasterKeyMissing(
+                f"the master key {sealed} needs its passphrase: name a file that holds it by "
+                f"{PASSPHRASE_VARIABLE}, or run this on a terminal"
+            )
+        if not asks:
+            raise MasterKeyMissing(
+                f"the passphrase of {sealed} was changed meanwhile; start this process anew"
+            )
+        return asks.pop()()
+
+    return once
+
+
+def _read_passphrase(path: Path) -> Secret:
+    try:
+        text = read_private(path, 0o750, "the passphrase", MasterKeyMissing).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MasterKeyMissing(
+            f"the passphrase {path} can't be read ({reason_of(error)}); see that it is there, "
+            f"or name another file by {PASSPHRASE_VARIABLE}"
+        ) from None
+    if not text or "\n" in text:
+        raise MasterKeyMissing(f"{path} must hold the passphrase, as one line")
+    return Secret(text.encode())
 
 
 def _refuse_open_directory(data: Path) -> None:

@@ -12,7 +12,9 @@ from vault.datakeys import FINGERPRINTS, KEYS, DataKeys
 from vault.errors import MasterKeyMissing, NotThere, StoreUnavailable
 from vault.files import reason_of
 from vault.freshness import require_newest
+from vault.masterseal import Ask
 from vault.mastersource import MasterKeySource
+from vault.secret import Secret
 from vault.store import Store
 from vault.vault import Vault
 
@@ -29,17 +31,24 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
     actor: str = "cli",
     accept_rollback: bool = False,
     master_key_command: Sequence[str] = (),
+    ask: Ask | None = None,
+    new_passphrase: Secret | None = None,
 ) -> Vault:
     """Opens the vault of a data directory, or first makes what is missing where `create` is set.
 
     `url` is for a database elsewhere, `actor` for the audit log, `master_key_command` asks an
-    outside keeper where no variable names a master key. Raises NotThere where there is no
-    vault yet, MasterKeyMissing where there is no master key or none that fits, RolledBack for a
-    database that is not the newest one unless `accept_rollback`, SchemaTooNew, StoreUnavailable.
+    outside keeper where no variable names a master key, `ask` gives the passphrase of one that has
+    any, and a new vault gets the `new_passphrase`. Raises NotThere where there is no vault yet,
+    MasterKeyMissing where there is no master key or none that fits, RolledBack for a database that
+    is not the newest one unless `accept_rollback`, SchemaTooNew, StoreUnavailable; and Invalid or
+    AlreadyExists where a new passphrase can't be.
     """
     store = Store.at(url or data / DATABASE_NAME)
-    source = MasterKeySource.find(data, environ, master_key_command)
     try:
+        source = MasterKeySource.find(data, environ, master_key_command, ask)
+        if new_passphrase is not None:
+            source = source.sealed_to(new_passphrase)
+            source.require_none()
         if create:
             await _create(store, source)
         _check_pair(store, source)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypedDict
 
 from vault.bindings import Binding
-from vault.secret import Credential
+from vault.secret import Credential, Secret
 
 DEFAULT_TENANT = "default"
 ROLES = ("call", "read", "admin")
@@ -260,6 +260,10 @@ class Applied:
     def conflicts(self) -> tuple[Outcome, ...]:
         """The keys whose stored value differs; with one of them nothing at all was written."""
         return tuple(outcome for outcome in self.outcomes if outcome.done == "conflict")
+
+
+Guard = Secret | Literal["as before", "none"]
+"""What is to guard the master key's file: a new passphrase, what guarded it before, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

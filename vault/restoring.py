@@ -13,12 +13,12 @@ from vault import schema
 from vault.archive import Archive
 from vault.backup import DATABASE_NAME
 from vault.errors import AlreadyExists, SchemaTooNew, StoreUnavailable, Unopenable
-from vault.files import reason_of, write_private
-from vault.mastersource import FILE_NAME, MasterKeySource
+from vault.files import reason_of, sync_directory, write_private
+from vault.mastersource import FILE_NAME, FILE_NAMES, SEALED_NAME, MasterKeySource
 from vault.records import Restored
 from vault.secret import Secret
 
-_KEPT: Final = (DATABASE_NAME, FILE_NAME)
+_KEPT: Final = (DATABASE_NAME, FILE_NAME, SEALED_NAME)
 
 
 async def restore_vault(
@@ -72,8 +72,11 @@ def _refuse_vault(data: Path, replace: bool) -> None:
 
 
 def _put(data: Path, files: Mapping[str, bytes]) -> None:
-    """At any moment the key file fits the database that is there."""
+    """At any moment the key's files fit the database that is there, unless one that is sealed to a
+    passphrase replaces another such: then a restore that was killed is to be run again."""
     key = files.get(FILE_NAME)
+    if SEALED_NAME in files:  # beside a master.key both are read
+        write_private(data / SEALED_NAME, files[SEALED_NAME])
     if key is not None:
         old = data / FILE_NAME
         write_private(old, key + (old.read_bytes() if old.exists() else b""))
@@ -82,6 +85,10 @@ def _put(data: Path, files: Mapping[str, bytes]) -> None:
     for name, octets in files.items():
         if name != DATABASE_NAME:
             write_private(data / name, octets)
+    if any(name in files for name in FILE_NAMES):
+        for name in set(FILE_NAMES) - set(files):
+            (data / name).unlink(missing_ok=True)
+        sync_directory(data)
 
 
 def _end_journal(database: Path) -> None:

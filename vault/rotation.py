@@ -20,7 +20,8 @@ from vault.errors import StoreUnavailable
 from vault.files import reason_of
 from vault.keyring import MasterKey, MasterKeys
 from vault.keys import Keys
-from vault.records import Rotation
+from vault.mastersource import MasterKeySource
+from vault.records import Guard, Rotation
 from vault.tables import DATA_KEYS
 
 _BATCH: Final = 200
@@ -33,15 +34,19 @@ class Rotating:
     def __init__(self, core: Core, keys: Keys) -> None:
         self._core = core
         self._keys = keys
-        self._source = core.data_keys.source
 
-    async def rotate(self, reseal: bool) -> Rotation:
+    @property
+    def _source(self) -> MasterKeySource:
+        return self._core.data_keys.source
+
+    async def rotate(self, reseal: bool, guard: Guard) -> Rotation:
         """A new master key; or the rest of a rotation that was interrupted, and then no other.
 
-        With an outside source the new key is the one that stands first in it by now.
+        With an outside source the new key is the one that stands first in it by now. With another
+        guard than before it is a new key in any case; raises Invalid for an outside source.
         """
         try:
-            return await self._rotate(reseal)
+            return await self._rotate(reseal, self._guarded(guard))
         except OSError as error:
             raise StoreUnavailable(
                 f"the master key {self._source.described} can't be replaced now "
@@ -49,19 +54,26 @@ class Rotating:
                 "full, and run keyrelay master rotate again"
             ) from error
 
-    async def _rotate(self, reseal: bool) -> Rotation:
+    def _guarded(self, guard: Guard) -> MasterKeySource:
+        if guard == "as before":
+            return self._source
+        return self._source.unsealed() if guard == "none" else self._source.sealed_to(guard)
+
+    async def _rotate(self, reseal: bool, source: MasterKeySource) -> Rotation:
         async with self._alone():
             masters = self._source.read()
             unfinished = await self._reseal_unfinished()
-            resumed = unfinished or (self._source.ours and bool(masters.retired))
-            if self._source.ours and not resumed:
-                masters = MasterKeys(MasterKey.random(), (masters.current,))
-                self._source.write(masters)
+            resumed = unfinished or (source.ours and bool(masters.retired))
+            if source.ours and (source is not self._source or not resumed):
+                masters = MasterKeys(MasterKey.random(), (masters.current, *masters.retired))
+                source.write(masters)
+                self._core.data_keys.source = source
             rewrapped = await self._rewrap(masters)
-            if self._source.ours and masters.retired:
-                self._source.write(MasterKeys(masters.current))
+            if source.ours and masters.retired:
+                source.write(MasterKeys(masters.current))
+                source.end_other()
             resealed = await self._reseal(unfinished) if unfinished or reseal else 0
-        return Rotation(self._source.described, resumed, rewrapped, resealed)
+        return Rotation(source.described, resumed, rewrapped, resealed)
 
     def _alone(self) -> AbstractAsyncContextManager[None]:
         # An outside source is not rewritten, and the database's own transactions are enough.

@@ -23,6 +23,7 @@ from vault.records import (
     Backend,
     BackupMade,
     Changes,
+    Guard,
     Holdings,
     KeyRecord,
     KeyRef,
@@ -224,12 +225,12 @@ class Vault:
         """
         await self._declaring.declare(keys, backends)
 
-    async def rotate_master(self, *, reseal: bool = False) -> Rotation:
+    async def rotate_master(self, *, reseal: bool = False, guard: Guard = "as before") -> Rotation:
         """A new master key, or the rest of an interrupted rotation; `reseal` renews every row too.
 
-        Raises MasterKeyMissing, Unopenable.
+        Raises MasterKeyMissing, Unopenable, and Invalid where the new `guard` can't be.
         """
-        return await self._rotating.rotate(reseal)
+        return await self._rotating.rotate(reseal, guard)
 
     async def backup(self, path: Path, passphrase: Secret, beside: Iterable[str]) -> BackupMade:
         """The vault in one file, sealed to a passphrase; others may go on changing it meanwhile.

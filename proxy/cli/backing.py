@@ -17,12 +17,13 @@ from proxy.cli.desk import Desk
 from proxy.cli.failures import Failed
 from proxy.cli.output import instant, json_option, show_done
 from proxy.cli.secrets_in import read_passphrase
-from proxy.cli.session import Session, with_desk, with_mending_session
+from proxy.cli.session import Session, open_vault_of, with_desk, with_mending_session
 from proxy.config import ConfigError
-from vault import AuditEntry, VaultError, open_vault, restore_vault
+from vault import AuditEntry, VaultError, restore_vault
 
 BESIDE: Final = ("keys.yaml", "services.yaml")
 NOT_IN_IT: Final = ("cache.db", "usage.db")
+SEALED: Final = "master.sealed"
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 
@@ -39,6 +40,7 @@ async def backup(session: Session, file: Path, as_json: bool) -> None:
     """
     made = await session.vault.backup(file, read_passphrase(again=True), BESIDE)
     lacks = [*NOT_IN_IT, *([f"the master key of {made.outside}"] if made.outside else [])]
+    lacks += [f"the passphrase of {SEALED}"] if SEALED in made.files else []
     config = session.desk.config_path
     if config is not None and config.name not in made.files:
         lacks.append(str(config))
@@ -80,14 +82,7 @@ def _quiet(quiet: bool) -> contextlib.AbstractContextManager[None]:
 
 async def _record(desk: Desk, made_at: float) -> None:
     """Leaves in the audit log what came back; an older vault is accepted first, if it may be."""
-    vault = await open_vault(
-        desk.data,
-        desk.environ,
-        desk.clock,
-        actor=desk.actor,
-        accept_rollback=desk.accept_rollback,
-        master_key_command=desk.config().server.master_key_command,
-    )
+    vault = await open_vault_of(desk, desk.config())
     try:
         subject = f"as it was at {instant(made_at)}"
         entry = AuditEntry(desk.clock.now(), desk.actor, "vault restore", "", subject)

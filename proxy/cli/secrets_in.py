@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Final
 
@@ -39,12 +40,27 @@ def read_line() -> bytes:
     return sys.stdin.buffer.read(_LONGEST).strip()
 
 
-def read_passphrase(*, again: bool) -> Secret:
+def on_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty()
+
+
+def ask_passphrase() -> Secret:
+    """The passphrase of the master key, typed without echo; Ctrl-C ends it at once."""
+    before = signal.getsignal(signal.SIGINT)
+    # The loop that runs would take the first one for itself, and only after the answer.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        text = click.prompt("Passphrase of the master key", hide_input=True, err=True, type=str)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return Secret(text.encode())
+
+
+def read_passphrase(*, again: bool, title: str = "Passphrase") -> Secret:
     """A passphrase: asked for on a terminal, a second time if `again`; else one line."""
-    if sys.stdin.isatty():
-        text = click.prompt(
-            "Passphrase", hide_input=True, confirmation_prompt=again, err=True, type=str
-        )
+    if on_terminal():
+        text = click.prompt(title, hide_input=True, confirmation_prompt=again, err=True, type=str)
         return Secret(text.encode())
     lines = sys.stdin.buffer.read(_LONGEST).rstrip(b"\r\n").split(b"\n")
     if lines == [b""] or len(lines) != 1:

@@ -30,7 +30,7 @@ from proxy.cli.desk import Desk
 from proxy.cli.doors import Doors, take_handles
 from proxy.cli.failures import Failed
 from proxy.cli.server import BACKLOG, WAITS, Server
-from proxy.cli.session import with_desk
+from proxy.cli.session import open_vault_of, with_desk
 from proxy.cli.watching import ConfigFiles
 from proxy.config import (
     Config,
@@ -46,7 +46,7 @@ from proxy.reload import Files, Live, NoFiles, names
 from proxy.services import load_services
 from proxy.threshold import Agreements
 from proxy.usage import UsageTooNew
-from vault import Vault, open_vault
+from vault import Vault
 
 SWITCH_SECONDS = 0.0005  # so long may a thread that writes usage hold calls up
 COLLECT_AFTER = (20_000, 20, 20)
@@ -244,15 +244,7 @@ def _alone(data: Path) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
-    vault = await open_vault(
-        desk.data,
-        desk.environ,
-        desk.clock,
-        create=True,
-        actor="serve",
-        accept_rollback=desk.accept_rollback,
-        master_key_command=config.server.master_key_command,
-    )
+    vault = await open_vault_of(desk, config, create=True, actor="serve")
     try:
         await vault.declare(declared_keys(config), declared_backends(config))
         yield vault

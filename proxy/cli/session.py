@@ -14,10 +14,11 @@ import click
 
 from proxy.cli.desk import DATA, Desk, desk_of
 from proxy.cli.failures import Failed
+from proxy.cli.secrets_in import ask_passphrase, on_terminal
 from proxy.config import Config, ConfigError, declared_backends, declared_keys
 from proxy.errors import RelayError
 from proxy.services import Services, load_services
-from vault import Declared, Vault, VaultError, open_vault
+from vault import Declared, Secret, Vault, VaultError, open_vault
 
 P = ParamSpec("P")
 AsyncCommand = Callable[Concatenate["Session", P], Coroutine[Any, Any, None]]
@@ -51,6 +52,28 @@ def require_data(desk: Desk) -> None:
         )
 
 
+async def open_vault_of(
+    desk: Desk,
+    config: Config,
+    *,
+    create: bool = False,
+    actor: str = "",
+    new_passphrase: Secret | None = None,
+) -> Vault:
+    """The desk's vault, by the master key or passphrase that belongs to it."""
+    return await open_vault(
+        desk.data,
+        desk.environ,
+        desk.clock,
+        create=create,
+        actor=actor or desk.actor,
+        accept_rollback=desk.accept_rollback,
+        master_key_command=config.server.master_key_command,
+        ask=ask_passphrase if on_terminal() else None,
+        new_passphrase=new_passphrase,
+    )
+
+
 @asynccontextmanager
 async def open_session(
     desk: Desk, config: Config, *, mending: bool = False
@@ -60,13 +83,7 @@ async def open_session(
     `mending`: go on where file and vault hold the same name, so that it can be removed.
     """
     require_data(desk)
-    vault = await open_vault(
-        desk.data,
-        desk.environ,
-        desk.clock,
-        actor=desk.actor,
-        master_key_command=config.server.master_key_command,
-    )
+    vault = await open_vault_of(desk, config)
     try:
         with suppress(Declared) if mending else nullcontext():
             await vault.declare(declared_keys(config), declared_backends(config))
