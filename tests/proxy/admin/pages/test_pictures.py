@@ -128,7 +128,7 @@ async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_pat
         await page.get_by_role("button", name="Set the limits").click()
         await page.get_by_text("10/minute upstream").wait_for()
         await opened.open("/changes")
-        await page.get_by_role("cell", name="token ada").wait_for()
+        await page.get_by_role("cell", name="token ada").first.wait_for()
         await _take(page, "changes")
         await page.set_viewport_size({"width": 1280, "height": 420})
         await opened.open("/backends")
