@@ -170,7 +170,7 @@ class Core:
             if head is None:
                 await change.begin(hasher)
             if register is None or None in register.pages:
-                await change.book.take_in()
+                await _take_in(change)
             yield change
             state = await _sealed(change, generation)
         self._moment.point, self._moment.register = point_of(state), change.book.register
@@ -188,9 +188,7 @@ class Core:
             change = self._change(connection, Log(hasher, state.head), None)
             if state.head is None:
                 await change.begin(hasher)
-            rows = await change.book.take_in()
-            if rows:
-                await change.record(TAKEN_IN, "", f"{rows} earlier rows")
+            await _take_in(change)
             # A seal that knew of no register must not be one of the number that now has one.
             return await _sealed(change, state.generation + (state.seal is not None))
 
@@ -296,6 +294,13 @@ class Core:
             known = self._moment.hasher is not None  # before that nobody can judge the register
             register = await self.register(connection) if known else None
             await self.data_keys.load(connection, register)
+
+
+async def _take_in(change: Change) -> None:
+    """Makes every row known as it stands, whoever wrote it, and says so."""
+    rows = await change.book.take_in()
+    if rows:
+        await change.record(TAKEN_IN, "", f"{rows} earlier rows")
 
 
 async def _sealed(change: Change, generation: int) -> State:

@@ -138,6 +138,17 @@ async def test_a_vault_of_an_older_release_is_taken_over(data: Path) -> None:
     await change(data)
 
 
+async def test_what_is_taken_in_with_an_older_database_is_told(data: Path) -> None:
+    """Its rows count as they stand where nobody can vouch for them; how many is in the log."""
+    await change(data)
+    rows(data, "UPDATE vault_state SET seal = zeroblob(32)")
+    vault = await open_vault(data, {}, FakeClock(), accept_rollback=True)
+    said = [(entry.action, entry.subject) for entry in await vault.audit(2)]
+    assert said[1] == ("register begin", "1 earlier rows")
+    assert said[0][0] == "rollback accept"
+    await vault.close()
+
+
 @pytest.mark.parametrize("forged", [False, True])
 async def test_a_running_server_serves_nothing_of_an_older_database(
     vault: Vault, data: Path, opener, forged: bool
