@@ -31,7 +31,7 @@ def said(before: str = "") -> list[str]:
 
 def test_ctrl_c_ends_it_at_once_while_it_loads() -> None:
     """As the system does it, without a word of Python's; then commands take it themselves."""
-    loading, click, version, then = said()
+    loading, click, version, then = said("signal.signal(signal.SIGINT, signal.default_int_handler)")
     assert (loading, click) == ("proxy.cli SIG_DFL", "click SIG_DFL")
     assert version.startswith("keyrelay ")
     assert then == "then default_int_handler"
