@@ -1,5 +1,6 @@
 """The front door of the vault: sealed provider keys, platform tokens, and where keys may go."""
 
+from vault.backupkey import BackupKey
 from vault.bindings import Binding, below
 from vault.errors import (
     AlreadyExists,
@@ -58,6 +59,7 @@ __all__ = [
     "AuditFault",
     "AuditReport",
     "Backend",
+    "BackupKey",
     "BackupMade",
     "Binding",
     "Changes",

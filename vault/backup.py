@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from vault.archive import Archive
+from vault.archive import Archive, Lock
 from vault.core import Core
 from vault.errors import Invalid, StoreUnavailable
 from vault.files import reason_of, write_private
 from vault.mastersource import FILE_NAMES, MasterKeySource
 from vault.records import BackupMade
-from vault.secret import Secret
 
 DATABASE_NAME: Final = "vault.db"
 
@@ -28,7 +27,7 @@ class BackingUp:
     def _source(self) -> MasterKeySource:
         return self._core.data_keys.source
 
-    async def backup(self, path: Path, passphrase: Secret, beside: Iterable[str]) -> BackupMade:
+    async def backup(self, path: Path, lock: Lock, beside: Iterable[str]) -> BackupMade:
         """Writes the file, mode 0600; raises Invalid, Unopenable, StoreUnavailable.
 
         `beside`: names of other files of the data directory, taken where they are there.
@@ -39,7 +38,7 @@ class BackingUp:
             files = {DATABASE_NAME: await self._core.store.snapshot()}
             files |= await asyncio.to_thread(_read, self._source.data, names)
         archive = Archive(self._core.clock.now(), files)
-        await asyncio.to_thread(_write, path, archive, passphrase)
+        await asyncio.to_thread(_write, path, archive, lock)
         async with self._core.changing() as change:
             await change.record("vault backup", "", ", ".join(files))
         return BackupMade(tuple(files), None if self._source.ours else self._source.described)
@@ -49,10 +48,10 @@ def _read(data: Path, names: Iterable[str]) -> dict[str, bytes]:
     return {name: (data / name).read_bytes() for name in names if (data / name).is_file()}
 
 
-def _write(path: Path, archive: Archive, passphrase: Secret) -> None:
+def _write(path: Path, archive: Archive, lock: Lock) -> None:
     if path.exists():
         raise Invalid(f"{path} is there already; name another file, or move it away")
-    octets = archive.sealed(passphrase)
+    octets = archive.sealed(lock)
     try:
         write_private(path, octets)
     except OSError as error:

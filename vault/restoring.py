@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Final
 
 from vault import schema
-from vault.archive import Archive
+from vault.archive import Archive, Lock
 from vault.backup import DATABASE_NAME
 from vault.errors import AlreadyExists, SchemaTooNew, StoreUnavailable, Unopenable
 from vault.files import reason_of, sync_directory, write_private
 from vault.mastersource import FILE_NAME, FILE_NAMES, SEALED_NAME, MasterKeySource
 from vault.records import Restored
-from vault.secret import Secret
 
 _KEPT: Final = (DATABASE_NAME, FILE_NAME, SEALED_NAME)
 
 
 async def restore_vault(
-    data: Path, octets: bytes, passphrase: Secret, *, replace: bool = False
+    data: Path, octets: bytes, lock: Lock, *, replace: bool = False
 ) -> Restored:
     """Puts the files of a backup into a data directory, which is made if it isn't there.
 
-    Raises Unopenable for a file or passphrase that does not open, SchemaTooNew, AlreadyExists
+    Raises Unopenable for a file, passphrase or key that does not open, SchemaTooNew, AlreadyExists
     where a vault is there and `replace` does not say that it may go, and StoreUnavailable.
     """
-    archive = await asyncio.to_thread(Archive.opened, octets, passphrase)
+    archive = await asyncio.to_thread(Archive.opened, octets, lock)
     _check(archive.files)
     source = MasterKeySource.find(data, {})
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, Unpack
 
 from vault import audit
+from vault.archive import Lock
 from vault.auditing import Auditing
 from vault.backup import BackingUp
 from vault.core import Clock, Core
@@ -39,7 +40,7 @@ from vault.records import (
 from vault.registering import faults, read
 from vault.rotation import Rotating
 from vault.sealing import KeyedHasher, KeyedSealer
-from vault.secret import Credential, Secret
+from vault.secret import Credential
 from vault.shortlived import ShortLiving
 from vault.tenants import Tenants
 
@@ -232,13 +233,13 @@ class Vault:
         """
         return await self._rotating.rotate(reseal, guard)
 
-    async def backup(self, path: Path, passphrase: Secret, beside: Iterable[str]) -> BackupMade:
-        """The vault in one file, sealed to a passphrase; others may go on changing it meanwhile.
+    async def backup(self, path: Path, lock: Lock, beside: Iterable[str]) -> BackupMade:
+        """The vault in one file, sealed to a passphrase or key; others may change it meanwhile.
 
         With the master key where that lies in the data directory, and with the files `beside` it
         that are there. Raises Invalid, Unopenable.
         """
-        return await self._backing_up.backup(path, passphrase, beside)
+        return await self._backing_up.backup(path, lock, beside)
 
     # what the running proxy reads -------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`keyrelay backup` and `keyrelay restore`: the vault in one file, sealed to a passphrase."""
+"""`keyrelay backup` and `keyrelay restore`: the vault in one file that is sealed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,32 @@ from proxy.cli.output import instant, json_option, show_done
 from proxy.cli.secrets_in import read_passphrase
 from proxy.cli.session import Session, open_vault_of, with_desk, with_mending_session
 from proxy.config import ConfigError
-from vault import AuditEntry, VaultError, restore_vault
+from vault import AuditEntry, BackupKey, Secret, VaultError, restore_vault
 
 BESIDE: Final = ("keys.yaml", "services.yaml")
 NOT_IN_IT: Final = ("cache.db", "usage.db")
 SEALED: Final = "master.sealed"
+_PLACE: Final = click.Path(path_type=Path)
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 
 @click.command(cls=Command)
 @_file
+@click.option("--to-key", "key_file", type=_PLACE, help="seal it to the key in this file")
+@click.option("--new-key", "new_key_file", type=_PLACE, help="make that key, in a new file")
 @json_option
 @with_mending_session
-async def backup(session: Session, file: Path, as_json: bool) -> None:
-    """Write the vault to FILE, sealed to a passphrase; a server may go on meanwhile.
+async def backup(
+    session: Session, file: Path, key_file: Path | None, new_key_file: Path | None, as_json: bool
+) -> None:
+    """Write the vault to FILE, sealed to a passphrase or key; a server may go on meanwhile.
 
     The passphrase comes from a prompt or, as one line, from standard input. FILE holds the
     database, and of the data directory also the master key, keys.yaml and services.yaml where they
     lie in it. It does not hold kept answers and usage, nor what lies elsewhere.
     """
-    made = await session.vault.backup(file, read_passphrase(again=True), BESIDE)
+    lock = _lock(key_file, new_key_file)
+    made = await session.vault.backup(file, lock, BESIDE)
     lacks = [*NOT_IN_IT, *([f"the master key of {made.outside}"] if made.outside else [])]
     lacks += [f"the passphrase of {SEALED}"] if SEALED in made.files else []
     config = session.desk.config_path
@@ -51,19 +57,21 @@ async def backup(session: Session, file: Path, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--key", "key_file", type=_PLACE, help="open it with the key in this file")
 @click.option("--replace", is_flag=True, help="give up the vault that is there")
 @accept_rollback_option
 @json_option
 @with_desk
-def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
+def restore(desk: Desk, file: Path, key_file: Path | None, replace: bool, as_json: bool) -> None:
     """Put the vault of a backup into the data directory; stop the server first.
 
     Where the anchor knows of newer changes, the vault opens only once that is accepted.
     The passphrase comes from a prompt or, as one line, from standard input.
     """
-    octets, passphrase = file.read_bytes(), read_passphrase(again=False)
+    octets = file.read_bytes()
+    lock = BackupKey.read(key_file) if key_file else read_passphrase(again=False)
     with _alone(desk.data):
-        done = asyncio.run(restore_vault(desk.data, octets, passphrase, replace=replace))
+        done = asyncio.run(restore_vault(desk.data, octets, lock, replace=replace))
         # Where the vault does not open yet, who opens it will say why.
         with _quiet(not desk.accept_rollback):
             asyncio.run(_record(desk, done.made_at))
@@ -73,6 +81,14 @@ def restore(desk: Desk, file: Path, replace: bool, as_json: bool) -> None:
     )
     facts = {"data": str(desk.data), "made at": instant(done.made_at), "files": done.files}
     show_done(sentence, facts, as_json)
+
+
+def _lock(key_file: Path | None, new_key_file: Path | None) -> Secret | BackupKey:
+    if key_file is not None and new_key_file is not None:
+        raise click.UsageError("--to-key and --new-key exclude one another")
+    if new_key_file is not None:
+        return BackupKey.make(new_key_file)
+    return BackupKey.read(key_file) if key_file is not None else read_passphrase(again=True)
 
 
 def _quiet(quiet: bool) -> contextlib.AbstractContextManager[None]:

@@ -11,7 +11,7 @@ ROOT = Path(vault.__file__).parent
 FLOORS = (
     {"errors", "secret", "bindings", "files"},
     {"records", "sealing", "tokens", "tables", "keeper"},
-    {"chain", "passphrase", "register"},
+    {"backupkey", "chain", "passphrase", "register"},
     {"registering"},
     {
         "anchor",

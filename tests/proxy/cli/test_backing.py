@@ -107,3 +107,20 @@ async def test_a_server_accepts_an_older_vault_when_told(tmp_path: Path) -> None
         assert (await keyrelay(data, "token", "issue", "bob")).code == 0
     async with served(data):
         assert (await keyrelay(data, "token", "list")).code == 0
+
+
+def test_a_backup_may_be_sealed_to_a_key(relay: Terminal) -> None:
+    """Made with the first one, used by the next: nobody is there to type."""
+    relay.run("key", "add", "openai", stdin=CANARY)
+    said = relay.run("backup", "one.backup", "--new-key", "backup.key")
+    key = (relay.home / "backup.key").read_text().split()[-1]
+    said_again = relay.run("backup", "two.backup", "--to-key", "backup.key")
+    assert key not in said.out + said_again.out
+    for name in ("one", "two"):
+        relay.run("--data", name, "restore", f"{name}.backup", "--key", "backup.key")
+        [found] = relay.run("--data", name, "key", "list", "--json").json
+        assert found["service"] == "openai"
+    said = relay.run("restore", "one.backup", "--replace", stdin=WORDS, code=1)
+    assert "it is sealed to a key; name the file of that with --key" in said.err
+    both = ("--to-key", "backup.key", "--new-key", "backup.key")
+    assert "exclude one another" in relay.run("backup", "three.backup", *both, code=2).err

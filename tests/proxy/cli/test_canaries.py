@@ -13,7 +13,7 @@ from tests.proxy.cli.conftest import Terminal
 from tests.support.canaries import files, holds
 
 KEY = "sk-CANARY/0123456789+abcdefghijklmnop-0123456789"
-PLACES = ("data", "config", "host")
+PLACES = ("data", "config", "host", "key_file", "new_key_file")
 """Where something is: a failure names it, whatever it is."""
 READING = (("import",), ("check",), ("restore",), ("backup",))
 """Their argument is the name of a file."""
