@@ -309,8 +309,8 @@ async def test_a_call_may_be_bounded_as_a_whole(to: Sender, stage: str) -> None:
 async def test_a_deadline_ends_with_its_call(to: Sender) -> None:
     """The next call over the same connection has its own."""
     async with Origin(reply(200, (), b"ok")) as origin:
-        await fetch(to, origin.url, deadlines=Deadlines(total=0.1, first_byte=0.05, idle=0.05))
-        await asyncio.sleep(0.15)
+        await fetch(to, origin.url, deadlines=Deadlines(total=1.5, first_byte=1.5, idle=1.5))
+        await asyncio.sleep(1.6)
         await fetch(to, origin.url)
     assert origin.connections == 1
 
