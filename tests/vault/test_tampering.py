@@ -6,10 +6,12 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from tests.vault.words import FIRST, SECOND, named, new_key, rows, touch_generation
-from vault import KeyRef, NewKey, NotThere, Secret, Unopenable, Vault, keyrows
+from vault import KeyRef, NewKey, NewToken, NotThere, Secret, Unopenable, Vault, keyrows
 from vault.keyrows import StoredKey
+from vault.tables import KEY_VERSIONS, TOKENS
 
 BOUND = ("sealed", "recognised_by", "masked", "hosts", "fingerprint")
 KEYS = (
@@ -158,3 +160,29 @@ async def test_exchanged_data_keys_are_refused(vault: Vault, data: Path, opener)
     )
     with pytest.raises(Unopenable, match=r"data key .* does not open"):
         await opener()
+
+
+@pytest.mark.parametrize("where", ["the end", "the name of its data key"])
+async def test_what_was_written_as_registered_and_does_not_open_is_named(
+    vault: Vault, where: str
+) -> None:
+    """The second line, behind the register: the seal of each value."""
+    ref = (await vault.put_key(new_key())).ref
+    async with vault._core.changing() as change:
+        found = await change.connection.execute(select(KEY_VERSIONS.c.sealed))
+        sealed = bytearray(found.scalar_one())
+        sealed[-1 if where == "the end" else 4] ^= 1
+        await change.book.write(update(KEY_VERSIONS).values(sealed=bytes(sealed)))
+    with pytest.raises(Unopenable, match=name_of(ref)):
+        await vault.open_key(ref)
+
+
+async def test_a_token_that_was_written_as_registered_and_can_t_be_read_is_named(
+    vault: Vault,
+) -> None:
+    """By its id and tenant; nothing of it is guessed."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    async with vault._core.changing() as change:
+        await change.book.write(update(TOKENS).values(services="{"))
+    with pytest.raises(Unopenable, match=f"token {token.id} of tenant default is damaged"):
+        await vault.verify_token(text.encode())
