@@ -57,7 +57,7 @@ async def test_limits_that_fail_leave_a_clean_500_too(
     async with running_relay(tmp_path / "data") as up:
         await up.add_key("openai", key=KEY)
         bearer = ("Authorization", f"Bearer {await up.issue('ann', limits=('5/minute',))}")
-        monkeypatch.setattr(Limits, "fields", fail)
+        monkeypatch.setattr(Limits, "lines", fail)
         monkeypatch.setattr("proxy.cache.cache.decide", fail)
         answer = await call(up.url, "GET", "/proxy/openai/v1/models", bearer)
         assert (answer.status, answer.json()["error"]["code"]) == (500, "internal_error")
