@@ -1,4 +1,4 @@
-"""Counts of calls in one window: two numbers for a sliding one, the times for a moving one. Pure.
+"""Counts of calls in one window: two numbers for a sliding one, the times for a moving one.
 
 Times are seconds of a clock that never goes back; each method is told the present one.
 """
