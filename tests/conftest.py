@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support import canaries, dials
+from tests.support import canaries, dials, engines
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile("unhurried", deadline=None)  # no test is judged by the time it took
@@ -87,3 +87,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for name, text in report.sections:
             ledger.look(name, text.encode("utf-8", "surrogateescape"))
     return report
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[engines.RunningRedis]:
+    """One for all tests that leave it running; each takes names or a database of its own."""
+    with engines.redis_running() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(redis_server: engines.RunningRedis) -> engines.RunningRedis:
+    """It, emptied."""
+    redis_server.say("flushall")
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[engines.RunningPostgres]:
+    """One for all tests that leave it running; `another()` makes an empty database."""
+    with engines.postgres_running() as running:
+        yield running

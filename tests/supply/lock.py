@@ -15,9 +15,11 @@ HEAD: Final = re.compile(r"([\w.-]+)==([^\s;]+)(?: *; *(.*?))? \\")
 
 LICENCES: Final = {
     "aiosqlite": "MIT",
+    "async-timeout": "Apache-2.0",
     "certifi": "MPL-2.0",
     "deprecated": "MIT",
     "h11": "MIT",
+    "hiredis": "MIT",
     "httpx": "BSD-3-Clause",
     "jinja2": "BSD-3-Clause",
     "markdown-it-py": "MIT",
@@ -52,9 +54,18 @@ class Pinned(NamedTuple):
     def needs(self) -> set[str]:
         """The names that it asks for; of its extras those that pyproject.toml takes."""
         taken = {extra for one in project()["project"]["dependencies"] for extra in extras(one)}
-        told = (one.partition(";") for one in metadata.requires(self.name) or [])
+        told = (one.partition(";") for one in self.asks_for)
         wanted = [(name, set(re.findall(r"extra == .([\w-]+)", where))) for name, _, where in told]
         return {name_of(name) for name, only in wanted if not only or only & taken}
+
+    @property
+    def asks_for(self) -> list[str]:
+        """Its requirements; nothing where it is for another Python, or another system."""
+        try:
+            return metadata.requires(self.name) or []
+        except metadata.PackageNotFoundError:
+            assert self.where, self.name
+            return []
 
 
 def name_of(requirement: str) -> str:

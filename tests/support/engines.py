@@ -1,0 +1,184 @@
+"""Real engines for the tests: one Redis and one PostgreSQL a session, on free ports, in temporary
+folders, as an ordinary user where the tests run as root. Nothing of them outlives the session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from tests.support.examples import free_port
+from tests.support.programs import need
+
+ORDINARY: Final = "nobody"
+PATIENCE_SECONDS: Final = 60.0
+_numbers = count(1)
+
+
+@dataclass
+class Running:
+    """A server of somebody else's in a process of its own. `folder`: where its data are."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+    command: list[str]
+
+    def kill(self) -> None:
+        """Gone at once, as by kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        """It answers nothing and closes nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After a pause."""
+        self._signal(signal.SIGCONT)
+
+    def start_again(self) -> None:
+        """On the same port and data."""
+        self.process = _started(self.command)
+
+    def _signal(self, which: signal.Signals) -> None:
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        for process in (self.process.pid, *map(int, children.stdout.split())):
+            os.kill(process, which)
+
+
+class RunningRedis(Running):
+    """A Redis without persistence."""
+
+    @property
+    def url(self) -> str:
+        """For `cache.url`."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def say(self, *words: str) -> str:
+        """One command by its own client; what it answered."""
+        asked = ["redis-cli", "-p", str(self.port), *words]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        _until(lambda: self.say("ping") == "PONG")
+
+
+class RunningPostgres(Running):
+    """A PostgreSQL whose superuser is `keyrelay`, without fsync: no test pulls its plug."""
+
+    @property
+    def url(self) -> str:
+        """Of the database that is always there."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """For `vault.url`."""
+        return f"postgresql://keyrelay@127.0.0.1:{self.port}/{database}"
+
+    def another(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        self.say(f"CREATE DATABASE {name}")
+        return self.url_of(name)
+
+    def say(self, statement: str, database: str = "postgres") -> str:
+        """One statement by its own client; the rows, a line each."""
+        asked = [_postgres("psql"), "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement]
+        found = subprocess.run(
+            [*asked, self.url_of(database)], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        _until(lambda: self.say("SELECT 1") == "1")
+
+
+@contextmanager
+def redis_running(*options: str) -> Iterator[RunningRedis]:
+    """One more Redis, with options as on its command line; skips where there is none."""
+    program, port = need("redis-server", "valkey-server"), free_port()
+    with _folder() as folder:
+        bare = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+        command = [program, "--port", str(port), "--dir", str(folder), *bare, *options]
+        yield from _serving(RunningRedis(_started(command), port, folder, command))
+
+
+@contextmanager
+def postgres_running(*settings: str) -> Iterator[RunningPostgres]:
+    """One more PostgreSQL, with settings such as `max_connections=20`; skips without one."""
+    initdb, program, port = _postgres("initdb"), _postgres("postgres"), free_port()
+    with _folder() as folder:
+        data = folder / "data"
+        made = [initdb, "-D", str(data), "-U", "keyrelay", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run([*made, "--locale=C"], check=True, capture_output=True, **_as_ordinary())
+        fast = ("fsync=off", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1")
+        told = [word for one in (*fast, *settings) for word in ("-c", one)]
+        command = [program, "-D", str(data), "-p", str(port), *told]
+        yield from _serving(RunningPostgres(_started(command), port, folder, command))
+
+
+def _serving(running: Running) -> Iterator[Running]:
+    try:
+        running.wait()  # type: ignore[attr-defined]
+        yield running
+    finally:
+        running.go_on() if running.process.poll() is None else None
+        running.process.send_signal(signal.SIGINT)
+        try:
+            running.process.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+
+
+def _postgres(name: str) -> str:
+    """Debian keeps them apart by version."""
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(places[-1]) if places else need(name)
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, **quiet, **_as_ordinary())
+
+
+def _as_ordinary() -> dict[str, object]:
+    """PostgreSQL refuses to run as root."""
+    return {"user": ORDINARY, "group": "nogroup", "cwd": "/"} if os.geteuid() == 0 else {}
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Open to the ordinary user, and short: a socket's name has a bound."""
+    folder = Path(tempfile.mkdtemp(prefix="kr-engine-"))
+    try:
+        folder.chmod(0o777)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _until(holds: object) -> None:
+    """Waits for a server to start; what it says before is no answer."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < ends:
+        try:
+            if holds():  # type: ignore[operator]
+                return
+        except subprocess.CalledProcessError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError("the server did not start")
