@@ -50,6 +50,7 @@ FLOORS = {
     "proxy.certificate": MACHINES,
     "proxy.catalogue": RULES,
     "proxy.record": RECORDS,
+    "proxy.engine": RECORDS,
     "proxy.config": MACHINES,
     "proxy.limits": MACHINES,
     "proxy.network": MACHINES,

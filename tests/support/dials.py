@@ -21,6 +21,7 @@ ROOT = str(Path(__file__).parent.parent.parent)
 OURS = (f"{ROOT}/proxy/", f"{ROOT}/vault/")
 MAY = {
     f"{ROOT}/proxy/network.py": "the dialler",
+    f"{ROOT}/proxy/engine.py": "to the admin's own Redis",
     f"{ROOT}/proxy/traces/collector.py": "to the admin's own collector, from a thread of its own",
 }
 EVENTS = {

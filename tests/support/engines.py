@@ -72,8 +72,8 @@ class RunningRedis(Running):
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
     def wait(self) -> None:
-        """Until it answers."""
-        _until(lambda: self.say("ping") == "PONG")
+        """Until it answers, if only that it wants a password."""
+        _until(lambda: self.say("ping").startswith(("PONG", "NOAUTH")))
 
 
 class RunningPostgres(Running):

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from proxy.engine import PAUSE_SECONDS, Engine, Gone, Place, Refused
+from tests.support.clock import FakeClock
+from tests.support.engines import RunningRedis, redis_running
+
+PASSWORD = "open-sesame"
+
+
+@pytest.mark.parametrize(
+    ("url", "described"),
+    [
+        ("redis://127.0.0.1", "redis://127.0.0.1:6379"),
+        (f"redis://me:{PASSWORD}@cache.team:6380/2", "redis://cache.team:6380"),
+        (f"rediss://:{PASSWORD}@cache.team/1?ssl_ca_certs=ca.pem", "rediss://cache.team:6379"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        (
+            f"redis+sentinel://me:{PASSWORD}@one,two:26380/main/3",
+            "redis+sentinel://one:26379,two:26380",
+        ),
+        (f"rediss+cluster://:{PASSWORD}@one:7000,two", "rediss+cluster://one:7000,two:6379"),
+    ],
+)
+def test_a_url_is_described_without_its_password(url: str, described: str) -> None:
+    """Where it is, and nothing else."""
+    place = Place.of(url)
+    assert place.described == described
+    assert PASSWORD not in repr(place)
+
+
+def test_sentinels_are_asked_for_a_master_and_its_database() -> None:
+    """Percent-encoded octets of a password are decoded once."""
+    place = Place.of("rediss+sentinel://me:p%2Fw@one:1,two:2/main/3")
+    assert (place.nodes, place.master, place.database) == ((("one", 1), ("two", 2)), "main", 3)
+    assert (place.user, place.password, place.tls) == ("me", "p/w", True)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("127.0.0.1:6379", "expected redis://HOST:PORT"),
+        ("redis+ring://one", "expected redis://HOST:PORT"),
+        ("redis://", "expected redis://HOST:PORT"),
+        (f"redis://:{PASSWORD}@one:99999", "expected a port"),
+        ("redis+sentinel://one:2", "expected the name of the master"),
+        ("redis+cluster://one:99999", "expected a port"),
+        (f"redis+cluster://:{PASSWORD}@,one", "expected HOST:PORT"),
+        (f"redis+sentinel://:{PASSWORD}@one/main/x", "expected the number"),
+    ],
+)
+def test_another_url_is_refused_in_a_sentence(url: str, expected: str) -> None:
+    """Which does not show it."""
+    with pytest.raises(ValueError, match=expected) as refused:
+        Place.of(url)
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.fixture
+async def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def engine(redis: RunningRedis, clock: FakeClock) -> AsyncIterator[Engine]:
+    one = Engine(Place.of(redis.url), "keyrelay-test", clock)
+    yield one
+    await one.aclose()
+
+
+async def test_a_command_is_answered(engine: Engine) -> None:
+    """By the real one; a name holds its slot in a cluster."""
+    key = engine.key("room", "tag", "rest")
+    assert key == "keyrelay-test:{room:tag}:rest"
+    assert await engine.run(lambda client: client.set(key, b"1"))
+    assert await engine.run(lambda client: client.get(key)) == b"1"
+
+
+async def test_what_redis_refuses_closes_nothing(engine: Engine) -> None:
+    """It is there: the next command is asked."""
+    with pytest.raises(Refused, match="ResponseError"):
+        await engine.run(lambda client: client.execute_command("NONSENSE"))
+    assert engine.up
+    assert await engine.run(lambda client: client.ping())
+
+
+async def test_an_error_of_ours_is_no_outage(engine: Engine) -> None:
+    """It comes through as it is."""
+
+    async def wrong(_client: Any) -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        await engine.run(wrong)
+    assert engine.up
+
+
+async def test_after_a_failure_nobody_asks_for_a_while_and_then_one(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The breaker: one line in the log each way, and whoever wants to know is told."""
+    back = []
+    with redis_running() as running:
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        engine.when_back(lambda: back.append(1))
+        await engine.run(lambda client: client.ping())
+        running.kill()
+        for _ in range(3):
+            with pytest.raises(Gone):
+                await engine.run(lambda client: client.ping())
+        assert not engine.up
+        running.start_again()
+        running.wait()
+        with pytest.raises(Gone, match="a moment ago"):
+            await engine.run(lambda client: client.ping())
+        clock.advance(PAUSE_SECONDS)
+        assert await engine.run(lambda client: client.ping())
+        await engine.aclose()
+    assert (engine.up, back) == (True, [1])
+    assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+async def test_while_one_asks_again_the_others_do_not(clock: FakeClock) -> None:
+    """A Redis that stands still holds up one call a second, not all."""
+    engine = Engine(Place.of("redis://127.0.0.1:1"), "keyrelay-test", clock)
+    engine.fail(TimeoutError())
+    clock.advance(PAUSE_SECONDS)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_client: Any) -> str:
+        asked.set()
+        await go_on.wait()
+        return "there"
+
+    first = asyncio.create_task(engine.run(slow, seconds=60))
+    await asked.wait()
+    with pytest.raises(Gone, match="a moment ago"):
+        await engine.run(slow)
+    go_on.set()
+    assert await first == "there"
+    assert engine.up
+
+
+async def test_one_that_stands_still_is_given_up(clock: FakeClock) -> None:
+    """The deadline of a command; it goes on by itself after."""
+    with redis_running() as running:
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        await engine.run(lambda client: client.ping())
+        running.pause()
+        with pytest.raises(Gone, match="no answer in time"):
+            await engine.run(lambda client: client.ping(), seconds=0.2)
+        running.go_on()
+        clock.advance(PAUSE_SECONDS)
+        assert await engine.run(lambda client: client.ping(), seconds=30)
+        await engine.aclose()
+
+
+async def test_a_password_and_tls_are_spoken(clock: FakeClock) -> None:
+    """As the URL says; a wrong password is an outage, named without it."""
+    with redis_running("--requirepass", PASSWORD) as running:
+        place = running.url.replace("://", f"://:{PASSWORD}@")
+        engine = Engine(Place.of(place), "keyrelay-test", clock)
+        assert await engine.run(lambda client: client.ping())
+        await engine.aclose()
+        wrong = Engine(Place.of(place.replace("open", "shut")), "keyrelay-test", clock)
+        with pytest.raises(Gone) as refused:
+            await wrong.run(lambda client: client.ping())
+        await wrong.aclose()
+    assert "sesame" not in str(refused.value)
+    assert not wrong.up
