@@ -157,6 +157,13 @@ class Engine:
             self._client = _connected(self.place)
         return self._client
 
+    async def start(self) -> None:
+        """Nothing: connections are opened when somebody asks."""
+
+    async def stop(self) -> None:
+        """Closes every connection."""
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Closes every connection."""
         client, self._client = self._client, None

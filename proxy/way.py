@@ -18,6 +18,7 @@ from proxy.clock import Clock
 from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
 from proxy.door import Arrivals
+from proxy.engine import Engine, Place
 from proxy.gateway import Gateway
 from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets
@@ -90,9 +91,11 @@ class CallBounds(NamedTuple):
 
 
 class Way(NamedTuple):
-    """The rooms that others ask about, or change. `pseudonym`: this install in `Via`."""
+    """The rooms that others ask about, or change. `pseudonym`: this install in `Via`; `engine`: the
+    Redis that they share with other processes, if there is one."""
 
     pseudonym: bytes
+    engine: Engine | None
     transport: Transport
     forwarder: Forwarder
     bounds: CallBounds
@@ -107,9 +110,11 @@ class Way(NamedTuple):
     sign_in: SignIn
 
     @property
-    def lasting(self) -> tuple[Limits, Trail, SignIn]:
-        """Those that have something to do before the first call and after the last."""
-        return self.limits, self.trail, self.sign_in
+    def lasting(self) -> tuple[Engine | Limits | Trail | SignIn, ...]:
+        """Those that have something to do before the first call and after the last; what the others
+        stand on comes first, and ends last."""
+        first = () if self.engine is None else (self.engine,)
+        return *first, self.limits, self.trail, self.sign_in
 
     @property
     def live(self) -> tuple[Live, ...]:
@@ -152,6 +157,7 @@ async def make_way(
 ) -> Way:
     """All of them; nothing is opened yet."""
     pseudonym = b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
+    engine = _engine(None, pseudonym, around)
     transport = _transport(config, around)
     bounds = CallBounds.of(config)
     forwarder = Forwarder(
@@ -175,6 +181,7 @@ async def make_way(
     authenticator.also_by(sign_in)
     return Way(
         pseudonym=pseudonym,
+        engine=engine,
         transport=transport,
         forwarder=forwarder,
         bounds=bounds,
@@ -188,6 +195,11 @@ async def make_way(
         trail=trail,
         sign_in=sign_in,
     )
+
+
+def _engine(place: Place | None, pseudonym: bytes, around: Surroundings) -> Engine | None:
+    """One for the whole process; its names begin with this install's, so installs can share it."""
+    return None if place is None else Engine(place, pseudonym.decode(), around.clock)
 
 
 def _transport(config: Config, around: Surroundings) -> Transport:
