@@ -75,9 +75,12 @@ def authentic(hasher: KeyedHasher, state: State) -> bool:
     return isinstance(state.seal, bytes) and hmac.compare_digest(made, state.seal)
 
 
-def judge_seal(hasher: KeyedHasher, state: State) -> None:
-    """Raises RolledBack where the state is not the one that keyrelay wrote."""
-    if not authentic(hasher, state):
+def judge_seal(hasher: KeyedHasher, state: State, *, registered: bool = False) -> None:
+    """Raises RolledBack where the state is not the one that keyrelay wrote.
+
+    `registered`: the vault has had a register before, and so no state without one is its.
+    """
+    if not authentic(hasher, state) or (registered and state.root is None):
         raise RolledBack(
             "the row vault_state of the vault's database was changed or replayed by somebody who "
             "does not have its master key; restore the database from a backup, or go on with: "

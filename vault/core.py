@@ -171,24 +171,28 @@ class Core:
                 await change.begin(hasher)
             if register is None or None in register.pages:
                 await _take_in(change)
+            await self.data_keys.mark(change)
             yield change
             state = await _sealed(change, generation)
         self._moment.point, self._moment.register = point_of(state), change.book.register
         self.forget()
 
     async def begin(self, hasher: KeyedHasher) -> State:
-        """Makes the audit log a chain and all rows known to the register, and seals both, unless
-        another process was faster."""
+        """Makes the audit log a chain and all rows known to the register, and seals both for good,
+        unless another process was faster."""
         async with self.store.writing() as connection:
             state = await hold(connection)
             if state.seal is not None:
                 judge_seal(hasher, state)
-                if state.root is not None:
-                    return state
-            change = self._change(connection, Log(hasher, state.head), None)
+            register = await self._read(connection, state) if state.seal is not None else None
+            change = self._change(connection, Log(hasher, state.head), register)
+            if not await self.data_keys.mark(change):
+                judge_seal(hasher, state, registered=True)
+                return state
             if state.head is None:
                 await change.begin(hasher)
-            await _take_in(change)
+            if register is None:
+                await _take_in(change)
             # A seal that knew of no register must not be one of the number that now has one.
             return await _sealed(change, state.generation + (state.seal is not None))
 

@@ -13,12 +13,15 @@ from vault.errors import MasterKeyMissing, Unopenable
 from vault.keyring import MasterKey, MasterKeys
 from vault.mastersource import MasterKeySource
 from vault.register import Register
-from vault.registering import entry_in, refused
+from vault.registering import entry_in, held_rows, refused
 from vault.sealing import DataKey
 from vault.tables import DATA_KEYS, STATE
 
 KEYS: Final = "keys"
 FINGERPRINTS: Final = "fingerprints"
+SEALED: Final = b"sealed"
+"""The mark of the key that seals the vault's state, from its first seal on: nobody without the
+master key makes a sealed vault pass for one of a release that did not seal."""
 
 
 class DataKeys:
@@ -38,6 +41,12 @@ class DataKeys:
     def current(self, purpose: str) -> DataKey | None:
         """The key that new things of this purpose are sealed with, as of the last `load`."""
         return self._current.get(purpose)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the vault was sealed and registered once, as of the first `load`."""
+        key = self.current(FINGERPRINTS)
+        return key is not None and key.mark == SEALED
 
     async def load(self, connection: AsyncConnection, register: Register | None = None) -> None:
         """Unwraps what is new in the database and forgets what is gone from it.
@@ -81,6 +90,11 @@ class DataKeys:
 
     async def make(self, change: Change, purpose: str) -> DataKey:
         """A new data key, from now on the current one of its purpose."""
+        if purpose == FINGERPRINTS and await held_rows(change.connection):
+            raise Unopenable(
+                f"the vault's data key ({FINGERPRINTS}) is gone, though the vault holds keys, "
+                "tokens or backends; restore the database from a backup"
+            )
         key = DataKey.random(purpose)
         master = await self._wrapping_master(change.connection)
         highest = select(func.max(DATA_KEYS.c.number)).where(DATA_KEYS.c.purpose == purpose)
@@ -98,11 +112,29 @@ class DataKeys:
         other = select(DATA_KEYS).where(DATA_KEYS.c.master_id != master.id)
         rows = (await change.connection.execute(other)).all()
         for row in rows:
-            values = {"master_id": master.id, "wrapped": master.wrap(self._unwrapped(row))}
+            key = self._unwrapped(row)
+            if key.purpose == FINGERPRINTS:  # another process may have marked it since
+                key = key.marked(SEALED)
+            values = {"master_id": master.id, "wrapped": master.wrap(key)}
             mine = update(DATA_KEYS).where(DATA_KEYS.c.id == row.id)
             await change.book.write(mine.values(**values))
         await change.connection.execute(update(STATE).values(master_id=master.id))
         return len(rows)
+
+    async def mark(self, change: Change) -> bool:
+        """Lets the key that seals the vault say that it is sealed; False where it says so already.
+
+        Raises Unopenable for a changed row.
+        """
+        own = select(DATA_KEYS).where(DATA_KEYS.c.purpose == FINGERPRINTS)
+        row = (await change.connection.execute(own)).one()
+        key = self._opened(row)  # what is held may be older than what another process wrote
+        if key.mark == SEALED:
+            return False
+        wrapped = self._master(row.master_id).wrap(key.marked(SEALED))
+        mine = update(DATA_KEYS).where(DATA_KEYS.c.id == row.id)
+        await change.book.write(mine.values(wrapped=wrapped))
+        return True
 
     async def _wrapping_master(self, connection: AsyncConnection) -> MasterKey:
         # The database names the master key that wraps: a process that read an older key file must
@@ -118,7 +150,11 @@ class DataKeys:
         held = self._known.get(key_id)
         if held is not None and held.purpose == row.purpose:
             return held
-        return self._master(row.master_id).unwrap(key_id, row.purpose, row.wrapped)
+        return self._opened(row)
+
+    def _opened(self, row: Row[Any]) -> DataKey:
+        marks = (SEALED, b"") if row.purpose == FINGERPRINTS else (b"",)
+        return self._master(row.master_id).unwrap(_id_of(row), row.purpose, row.wrapped, marks)
 
     def _master(self, master_id: str) -> MasterKey:
         master = self._masters.by_id(master_id)

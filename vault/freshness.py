@@ -27,6 +27,8 @@ async def require_newest(core: Core, octets: bytes | None, accept: bool) -> None
     hasher, state = await core.generation_hasher(), await core.store.state()
     try:
         judge(core.anchor, octets, state, hasher)
+        if core.data_keys.sealed:
+            judge_seal(hasher, state, registered=True)
         if accept:
             await core.require_pages(state)
     except RolledBack:
@@ -34,7 +36,7 @@ async def require_newest(core: Core, octets: bytes | None, accept: bool) -> None
             raise
         await _accept(core, octets, hasher)
     else:
-        if state.seal is None or state.root is None:  # just made, or by an earlier release
+        if not core.data_keys.sealed:  # just made, or by an earlier release
             state = await core.begin(hasher)
         core.anchor.advance(point_of(state), mark(hasher, point_of(state)))
     core.guard(hasher)

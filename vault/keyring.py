@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -51,9 +52,11 @@ class MasterKey:
         """A data key, encrypted."""
         return key.wrapped_by(self._cipher)
 
-    def unwrap(self, key_id: bytes, purpose: str, wrapped: bytes) -> DataKey:
-        """A data key; raises Unopenable, naming it."""
-        return unwrap(self._cipher, key_id, purpose, wrapped)
+    def unwrap(
+        self, key_id: bytes, purpose: str, wrapped: bytes, marks: Sequence[bytes] = (b"",)
+    ) -> DataKey:
+        """A data key with one of these marks; raises Unopenable, naming it."""
+        return unwrap(self._cipher, key_id, purpose, wrapped, marks)
 
     def __repr__(self) -> str:
         return f"MasterKey({self.id})"

@@ -114,6 +114,14 @@ class Book:
         return self.register
 
 
+async def held_rows(connection: AsyncConnection) -> bool:
+    """Whether there is any row that the register keeps, but for data keys."""
+    for table in _TABLES:
+        if table is not DATA_KEYS and (await connection.execute(select(table).limit(1))).first():
+            return True
+    return False
+
+
 async def read(connection: AsyncConnection, root: bytes, held: Register | None) -> Register:
     """The register of this root; of `held` what has stayed the same."""
     marks = marks_in(root)

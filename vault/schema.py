@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from vault.errors import SchemaTooNew
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
@@ -54,13 +55,17 @@ def decrypt(key: AESGCM, encrypted: bytes, aad: bytes) -> bytes:
 
 
 class DataKey:
-    """A random key for one purpose. The octets don't show in its repr."""
+    """A random key for one purpose. The octets don't show in its repr.
 
-    __slots__ = ("_cipher", "_octets", "id", "purpose")
+    `mark`: what its wrapping vouches for beside id and purpose; empty: nothing.
+    """
 
-    def __init__(self, key_id: bytes, purpose: str, octets: bytes) -> None:
+    __slots__ = ("_cipher", "_octets", "id", "mark", "purpose")
+
+    def __init__(self, key_id: bytes, purpose: str, octets: bytes, mark: bytes = b"") -> None:
         self.id = key_id
         self.purpose = purpose
+        self.mark = mark
         self._octets = octets
         self._cipher = AESGCM(octets)
 
@@ -85,26 +90,37 @@ class DataKey:
         """An incremental HMAC-SHA-256 (RFC 2104)."""
         return hmac.new(self._octets, digestmod=sha256)
 
+    def marked(self, mark: bytes) -> DataKey:
+        """The same key with another mark."""
+        return DataKey(self.id, self.purpose, self._octets, mark)
+
     def wrapped_by(self, master: AESGCM) -> bytes:
-        """This key's octets, encrypted under a master key and bound to purpose and id."""
-        return encrypt(master, self._octets, _wrapping(self.purpose, self.id))
+        """This key's octets, encrypted under a master key and bound to purpose, id and mark."""
+        return encrypt(master, self._octets, _wrapping(self.purpose, self.id, self.mark))
 
     def __repr__(self) -> str:
         return f"DataKey({self.id.hex()}, {self.purpose!r})"
 
 
-def unwrap(master: AESGCM, key_id: bytes, purpose: str, wrapped: bytes) -> DataKey:
-    """The data key that `wrapped_by` wrapped; raises Unopenable, naming the data key."""
-    try:
-        return DataKey(key_id, purpose, decrypt(master, wrapped, _wrapping(purpose, key_id)))
-    except Unopenable as error:
-        raise Unopenable(
-            f"data key {key_id.hex()} ({purpose}) does not open; restore the database from a backup"
-        ) from error
+def unwrap(
+    master: AESGCM, key_id: bytes, purpose: str, wrapped: bytes, marks: Sequence[bytes] = (b"",)
+) -> DataKey:
+    """The data key that `wrapped_by` wrapped, with the one of these marks that it was wrapped with.
+
+    Raises Unopenable, naming the data key.
+    """
+    for mark in marks:
+        with suppress(Unopenable):
+            octets = decrypt(master, wrapped, _wrapping(purpose, key_id, mark))
+            return DataKey(key_id, purpose, octets, mark)
+    raise Unopenable(
+        f"data key {key_id.hex()} ({purpose}) does not open; restore the database from a backup"
+    )
 
 
-def _wrapping(purpose: str, key_id: bytes) -> bytes:
-    return encode("keyrelay data key", _FORMAT, purpose, key_id)
+def _wrapping(purpose: str, key_id: bytes, mark: bytes) -> bytes:
+    parts = ("keyrelay data key", _FORMAT, purpose, key_id)
+    return encode(*parts, mark) if mark else encode(*parts)
 
 
 def key_id_of(sealed: bytes) -> bytes:

@@ -12,7 +12,7 @@ from tests.attack import audit as forging
 from tests.attack.audit import ACTS, Forger, forge
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
-from tests.vault.words import hasher_of, new_key, put_generation, rows
+from tests.vault.words import hasher_of, new_key, put_generation, rows, unmark
 from vault import (
     AuditEntry,
     AuditFault,
@@ -190,6 +190,7 @@ async def test_what_is_accepted_goes_on_behind_what_is_there(
 
 def become_older(data: Path) -> None:
     """As a release before the chain left it: no link, no end, and a first anchor."""
+    unmark(data)
     ((generation,),) = rows(data, "SELECT generation FROM vault_state")
     seal = seal_of(hasher_of(data), generation, None)
     gone = "audit_rows = NULL, audit_link = NULL, register = NULL"

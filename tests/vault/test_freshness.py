@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.vault.words import FIRST, SECOND, new_key, put_generation, rows
+from tests.vault.words import FIRST, SECOND, new_key, put_generation, rows, unmark
 from vault import NewToken, RolledBack, Secret, StoreUnavailable, Vault, open_vault
 from vault.anchor import Anchor, Point
 from vault.core import Core, Moment
@@ -131,6 +131,7 @@ async def test_a_new_vault_makes_its_anchor_outside(tmp_path: Path) -> None:
 
 async def test_a_vault_of_an_older_release_is_taken_over(data: Path) -> None:
     """It had neither seal nor anchor."""
+    unmark(data)
     rows(data, "UPDATE vault_state SET seal = NULL")
     (data / "vault.anchor").unlink(missing_ok=True)
     await change(data)
@@ -179,6 +180,7 @@ async def test_an_anchor_that_cannot_be_used_is_unavailable(
     """The reason is the system's."""
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "nowhere/anchor", tmp_path / "folder"):
+        unmark(data)
         rows(data, "UPDATE vault_state SET seal = NULL")
         with pytest.raises(StoreUnavailable, match=r"the anchor .* can't be used"):
             await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(place)}, FakeClock())

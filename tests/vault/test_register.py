@@ -16,6 +16,7 @@ from tests.vault.words import (
     new_key,
     rows,
     touch_generation,
+    unmark,
 )
 from vault import NewToken, Purge, RolledBack, Secret, Unopenable, Vault, VaultError, open_vault
 from vault.chain import Head, seal_of
@@ -197,6 +198,7 @@ async def test_a_vault_of_a_release_without_a_register_is_taken_over(
 ) -> None:
     """As its rows stand; the audit log says so, and its old seal is good for nothing then."""
     await vault.put_key(new_key())
+    unmark(data)
     query = "SELECT generation, audit_rows, audit_link FROM vault_state"
     ((generation, number, link),) = rows(data, query)
     seal = seal_of(hasher_of(data), generation, Head(number, link))

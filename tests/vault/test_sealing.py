@@ -94,6 +94,24 @@ def test_a_data_key_unwraps_only_as_what_it_is() -> None:
             unwrap(*case)
 
 
+def test_a_mark_of_the_wrapping_can_not_be_taken_off() -> None:
+    """It is bound: what was wrapped with one never unwraps without, nor the other way round."""
+    master = AESGCM(bytes(32))
+    plain = DataKey.random("keys")
+    marked = plain.marked(b"sealed")
+    assert (plain.mark, marked.mark) == (b"", b"sealed")
+    assert unwrap(master, plain.id, "keys", plain.wrapped_by(master)).mark == b""
+    for marks in ((b"sealed",), (b"", b"sealed"), (b"sealed", b"")):
+        again = unwrap(master, plain.id, "keys", marked.wrapped_by(master), marks)
+        assert again.mark == b"sealed"
+        assert sealer(again).open(sealer(plain).seal(b"value", b""), b"") == b"value"
+    for marks in ((b"",), (b"other", b"")):
+        with pytest.raises(Unopenable, match=f"data key {plain.id.hex()}"):
+            unwrap(master, plain.id, "keys", marked.wrapped_by(master), marks)
+    with pytest.raises(Unopenable):
+        unwrap(master, plain.id, "keys", plain.wrapped_by(master), (b"sealed",))
+
+
 def test_a_data_key_does_not_show_itself() -> None:
     """Its repr has id and purpose."""
     key = DataKey(b"12345678", "keys", bytes(32))
@@ -137,6 +155,14 @@ def test_a_data_key_that_was_wrapped_long_ago_unwraps() -> None:
     key = unwrap(master, b"12345678", "keys", nonce + master.encrypt(nonce, b"k" * 32, bound))
     expected = hmac.digest(b"k" * 32, b"x", "sha256")
     assert KeyedHasher(key).digest(b"x") == expected
+
+
+def test_a_marked_data_key_that_was_wrapped_long_ago_unwraps() -> None:
+    """The mark stands behind the rest of what it is bound to."""
+    master, nonce = AESGCM(b"m" * 32), b"n" * 12
+    bound = encode("keyrelay data key", b"\1", "keys", b"12345678", b"sealed")
+    wrapped = nonce + master.encrypt(nonce, b"k" * 32, bound)
+    assert unwrap(master, b"12345678", "keys", wrapped, (b"", b"sealed")).mark == b"sealed"
 
 
 @pytest.mark.parametrize(

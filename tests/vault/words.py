@@ -8,6 +8,7 @@ from typing import Any
 
 from vault import Backend, Binding, KeyRef, NewKey, Secret
 from vault.chain import Head, seal_of
+from vault.datakeys import SEALED
 from vault.keyring import MasterKey
 from vault.sealing import KeyedHasher
 
@@ -53,7 +54,22 @@ def put_generation(data: Path, generation: int) -> None:
 
 def hasher_of(data: Path) -> KeyedHasher:
     """What makes such seals."""
-    master = MasterKey.parse((data / "master.key").read_text().split()[-1])
     query = "SELECT id, purpose, wrapped FROM data_keys WHERE purpose = 'fingerprints'"
     ((key_id, purpose, wrapped),) = rows(data, query)
-    return KeyedHasher(master.unwrap(bytes.fromhex(key_id), purpose, wrapped))
+    marks = (b"", SEALED)
+    return KeyedHasher(master_of(data).unwrap(bytes.fromhex(key_id), purpose, wrapped, marks))
+
+
+def unmark(data: Path) -> None:
+    """As releases left it whose key did not say that the vault is sealed."""
+    query = "SELECT id, wrapped FROM data_keys WHERE purpose = 'fingerprints'"
+    ((key_id, wrapped),) = rows(data, query)
+    master = master_of(data)
+    key = master.unwrap(bytes.fromhex(key_id), "fingerprints", wrapped, (SEALED,))
+    again = master.wrap(key.marked(b""))
+    rows(data, "UPDATE data_keys SET wrapped = ? WHERE id = ?", again, key_id)
+
+
+def master_of(data: Path) -> MasterKey:
+    """The master key as its file has it."""
+    return MasterKey.parse((data / "master.key").read_text().split()[-1])
