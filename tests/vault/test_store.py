@@ -21,6 +21,7 @@ from tests.vault.words import new_key, rows
 from vault import SchemaTooNew, StoreUnavailable, Token, Vault, open_vault, schema
 from vault import store as store_room
 from vault.mastersource import MasterKeySource
+from vault.sealing import DataKey
 from vault.tables import METADATA
 from vault.tokens import mint
 
@@ -81,6 +82,9 @@ async def test_an_older_database_is_brought_here(
         earlier.setattr(schema, "HEAD", "0001")
         await store.prepare()
     await store.close()
+    master, own = source.read().current, DataKey.random("fingerprints")
+    sealed = (own.id.hex(), own.purpose, 1, master.id, master.wrap(own), 1.0)
+    rows(tmp_path / "data", "INSERT INTO data_keys VALUES (?, ?, ?, ?, ?, ?)", *sealed)
     minted = mint()
     columns = "id, tenant, name, role, key_aliases, digest, created_at"
     values = (minted.id, "default", "ada", "call", "{}", minted.digest, 1.0)
