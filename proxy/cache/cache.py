@@ -11,7 +11,8 @@ from pathlib import Path
 from proxy.cache.backlog import Backlog
 from proxy.cache.entry import CacheStats, Entry, Found, Miss, Store, StoreError
 from proxy.cache.fetch import Fetch
-from proxy.cache.flight import Flight, Flights, Ground, Seat
+from proxy.cache.flight import Flight, Ground, Seat
+from proxy.cache.flights import Flights
 from proxy.cache.key import Keyer, Keying, Select
 from proxy.cache.memory import Memory
 from proxy.cache.policy import (
