@@ -90,3 +90,12 @@ def test_digests_are_compared_as_octets() -> None:
     """In constant time."""
     assert tokens.matches(b"\xff" * 32, b"\xff" * 32)
     assert not tokens.matches(b"\xff" * 32, b"\xfe" * 32)
+
+
+def test_other_texts_have_the_same_checksum_behind_them() -> None:
+    """Six characters, the same each time; a changed text or checksum does not check."""
+    text = tokens.checked(b"kr_short_body")
+    assert text == b"kr_short_body2sxBbz"
+    assert tokens.checks(text)
+    assert not tokens.checks(b"kr_short_bodz" + text[-6:])
+    assert not tokens.checks(text[:-1] + b"y")
