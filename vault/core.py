@@ -20,7 +20,7 @@ from vault.lookups import Lookups
 from vault.register import EMPTY, Register
 from vault.registering import Book, read
 from vault.sealing import DataKey, KeyedHasher
-from vault.store import Store, bump, hold, state_in, write_state
+from vault.store import Store, bump, hold, put_state, state_in, write_state
 
 
 class Clock(Protocol):
@@ -160,6 +160,7 @@ class Core:
         """The same for an older database that is accepted: it counts on from a greater number."""
         hasher = await self.generation_hasher()
         async with self.store.writing() as connection:
+            await put_state(connection)
             state = await bump(connection)
             generation = max(state.generation, at_least)
             before = state._replace(generation=state.generation - 1)

@@ -109,6 +109,37 @@ async def test_no_number_can_be_forged(data: Path) -> None:
     await change(data)
 
 
+@pytest.mark.parametrize("anchored", [True, False])
+async def test_a_state_that_was_taken_out_is_named_and_can_be_accepted(
+    data: Path, anchored: bool
+) -> None:
+    """The row as a whole: the rest then counts as it stands, and all goes on from there."""
+    await change(data)
+    ((before, master, *_),) = rows(data, "SELECT generation, master_id FROM vault_state")
+    rows(data, "DELETE FROM vault_state")
+    if not anchored:
+        (data / "vault.anchor").unlink()
+    with pytest.raises(RolledBack, match=f"row vault_state .*{ACCEPT}"):
+        await open_vault(data, {}, FakeClock())
+    assert rows(data, "SELECT count(*) FROM vault_state") == [(0,)]
+    await change(data, accept_rollback=True)
+    assert rows(data, "SELECT master_id, length(seal) FROM vault_state") == [(master, 32)]
+    assert numbers(data)[0] == numbers(data)[1]
+    assert not anchored or numbers(data)[0] > before
+    vault = await open_vault(data, {}, FakeClock())
+    assert (await vault.rotate_master(reseal=True)).rewrapped == 2
+    assert await vault.examine() == []
+    await vault.close()
+
+
+async def test_a_running_server_refuses_a_state_that_is_gone(vault: Vault, data: Path) -> None:
+    """Its changes too: none goes unnumbered."""
+    rows(data, "DELETE FROM vault_state")
+    for act in (vault.refresh, lambda: vault.put_key(new_key())):
+        with pytest.raises(RolledBack, match="row vault_state"):
+            await act()
+
+
 async def test_an_anchor_that_is_missing_outside_stops(data: Path, tmp_path: Path) -> None:
     """Its loss is not to be told from a theft of the disk; beside the database it is made anew."""
     await change(data)
