@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, event, make_url, select, update
+from sqlalchemy import URL, Connection, event, insert, make_url, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -136,6 +136,13 @@ async def hold(connection: AsyncConnection) -> State:
     """Locks the others out, as `bump` does, and counts nothing."""
     await connection.execute(update(STATE).values(generation=STATE.c.generation))
     return await state_in(connection)
+
+
+async def put_state(connection: AsyncConnection) -> None:
+    """Makes the row of the state anew where somebody has taken it out; nothing vouches for it."""
+    if (await connection.execute(select(STATE.c.id))).first() is None:
+        master = await connection.scalar(select(DATA_KEYS.c.master_id).limit(1))
+        await connection.execute(insert(STATE).values(id=1, generation=0, master_id=master))
 
 
 async def state_in(connection: AsyncConnection) -> State:
