@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.examples import free_port
+from tests.support.namespaces import Apart
 from tests.support.programs import need
 
 ORDINARY: Final = "nobody"
@@ -32,6 +33,7 @@ class Running:
     port: int
     folder: Path
     command: list[str]
+    host: str = "127.0.0.1"
 
     def kill(self) -> None:
         """Gone at once, as by kill -9."""
@@ -64,11 +66,11 @@ class RunningRedis(Running):
     @property
     def url(self) -> str:
         """For `cache.url`."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.host}:{self.port}"
 
     def say(self, *words: str) -> str:
         """One command by its own client; what it answered."""
-        asked = ["redis-cli", "-p", str(self.port), *words]
+        asked = ["redis-cli", "-h", self.host, "-p", str(self.port), *words]
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
     def wait(self) -> None:
@@ -86,7 +88,7 @@ class RunningPostgres(Running):
 
     def url_of(self, database: str) -> str:
         """For `vault.url`."""
-        return f"postgresql://keyrelay@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://keyrelay@{self.host}:{self.port}/{database}"
 
     def another(self) -> str:
         """The URL of a new, empty database."""
@@ -108,27 +110,33 @@ class RunningPostgres(Running):
 
 
 @contextmanager
-def redis_running(*options: str) -> Iterator[RunningRedis]:
+def redis_running(*options: str, there: Apart | None = None) -> Iterator[RunningRedis]:
     """One more Redis, with options as on its command line; skips where there is none."""
+    enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")
     program, port = need("redis-server", "valkey-server"), free_port()
     with _folder() as folder:
-        bare = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-        command = [program, "--port", str(port), "--dir", str(folder), *bare, *options]
-        yield from _serving(RunningRedis(_started(command), port, folder, command))
+        bare = ["--save", "", "--appendonly", "no", "--bind", host]
+        bare += ["--protected-mode", "no"]
+        command = [*enter, program, "--port", str(port), "--dir", str(folder), *bare, *options]
+        yield from _serving(RunningRedis(_started(command), port, folder, command, host))
 
 
 @contextmanager
-def postgres_running(*settings: str) -> Iterator[RunningPostgres]:
+def postgres_running(*settings: str, there: Apart | None = None) -> Iterator[RunningPostgres]:
     """One more PostgreSQL, with settings such as `max_connections=20`; skips without one."""
+    enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")
     initdb, program, port = _postgres("initdb"), _postgres("postgres"), free_port()
     with _folder() as folder:
         data = folder / "data"
         made = [initdb, "-D", str(data), "-U", "keyrelay", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([*made, "--locale=C"], check=True, capture_output=True, **_as_ordinary())
-        fast = ("fsync=off", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1")
+        if there:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all trust\n")
+        fast = ("fsync=off", f"unix_socket_directories={folder}", f"listen_addresses={host}")
         told = [word for one in (*fast, *settings) for word in ("-c", one)]
-        command = [program, "-D", str(data), "-p", str(port), *told]
-        yield from _serving(RunningPostgres(_started(command), port, folder, command))
+        command = [*enter, program, "-D", str(data), "-p", str(port), *told]
+        yield from _serving(RunningPostgres(_started(command), port, folder, command, host))
 
 
 def _serving(running: Running) -> Iterator[Running]:
@@ -152,7 +160,12 @@ def _postgres(name: str) -> str:
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, **quiet, **_as_ordinary())
+    who = _as_ordinary()
+    if command[0] == "ip":  # only root may enter
+        after = command.index("exec") + 2
+        ordinary = ["setpriv", f"--reuid={ORDINARY}", "--regid=nogroup", "--clear-groups"]
+        command, who = [*command[:after], *ordinary, *command[after:]], {"cwd": "/"}
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, **quiet, **who)
 
 
 def _as_ordinary() -> dict[str, object]:
