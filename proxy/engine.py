@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from proxy.clock import Clock
 
@@ -27,13 +28,25 @@ DEADLINE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 1.0
 """How long nobody asks after a command that failed."""
 
-CONNECTIONS: Final = 64
-"""At once, to one Redis; whoever is too many waits for one."""
+AT_ONCE: Final = 64
+"""Commands under way; whoever is too many waits, within the deadline."""
 
-SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+KNOCK_SECONDS: Final = 0.3
+"""For one node of several to answer: so that another is asked within the deadline."""
+
+PORTS: Final = MappingProxyType({"single": 6379, "sentinel": 26379, "cluster": 6379})
+FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What may stand behind the `?`: the files of TLS, and who comes to the sentinels."""
+
+_SENTINELS: Final = ("sentinel_username", "sentinel_password")
+_KINDS: Final = ("", "+sentinel", "+cluster")
 _FORMS: Final = (
     "expected redis://HOST:PORT, rediss:// (TLS), unix:///PATH, redis+sentinel:// or"
     " redis+cluster://"
+)
+
+_SCHEMES: Final = frozenset(
+    {"unix", *(f"{plain}{kind}" for plain in ("redis", "rediss") for kind in _KINDS)}
 )
 
 _log = logging.getLogger("keyrelay.engine")
@@ -49,66 +62,92 @@ class Refused(Gone):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a Redis is. `nodes`: (host, port) of the sentinels, or of some of a cluster; `master`:
-    the name that the sentinels know it by. The URL may hold a password."""
+    """Where a Redis is, and who comes: read from a URL that may hold a password.
+
+    `kind`: single, sentinel or cluster. `nodes`: (host, port) of the Redis, of the sentinels, or of
+    some of a cluster; none for a socket in the file system, which is `path`. `master`: the name
+    that the sentinels know it by. `options`: the files of TLS, and the sentinels' own password.
+    """
 
     kind: str
-    described: str
-    url: str = field(repr=False)
+    scheme: str
     nodes: tuple[tuple[str, int], ...] = ()
+    path: str = ""
     master: str = ""
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     database: int = 0
-    tls: bool = False
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, url: str) -> Place:
-        """Reads `redis://`, `rediss://` and `unix://` as redis-py does, and with `+sentinel`
-        (`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER/DATABASE`) or `+cluster`.
+        """Reads `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://` (TLS) and
+        `unix://USER:PASSWORD@/PATH?db=DATABASE`; `redis+sentinel://` with the hosts of sentinels, a
+        comma between them, and `/MASTER/DATABASE`; `redis+cluster://` with hosts alone.
 
         Raises ValueError with a sentence that does not show it.
         """
         scheme, _, rest = url.partition("://")
         plain, _, kind = scheme.partition("+")
-        if plain not in SCHEMES or kind not in {"", "sentinel", "cluster"} or not rest:
+        if scheme not in _SCHEMES or not rest:
             raise ValueError(_FORMS)
-        if kind:
-            return cls._of_several(url, plain, kind)
-        parts = urlsplit(url)
-        try:
-            where = parts.path if plain == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-        except ValueError:
-            raise ValueError("expected a port from 1 to 65535") from None
-        return cls("single", f"{plain}://{where}", url)
-
-    @classmethod
-    def _of_several(cls, url: str, plain: str, kind: str) -> Place:
-        authority, *path = url.partition("://")[2].partition("?")[0].split("/")
+        where, _, query = rest.partition("?")
+        authority, _, path = where.partition("/")
         whose, _, hosts = authority.rpartition("@")
         user, _, password = whose.partition(":")
-        nodes = tuple(_node(one, 26379 if kind == "sentinel" else 6379) for one in hosts.split(","))
-        if kind == "sentinel" and not (path and path[0]):
-            raise ValueError("expected the name of the master behind the sentinels' hosts")
-        rest = path[1:] if kind == "sentinel" else path
-        told = ",".join(f"{host}:{port}" for host, port in nodes)
+        options = _options(query, plain, kind)
+        kind = kind or "single"
+        nodes: tuple[tuple[str, int], ...] = ()
+        socket = ""
+        if plain == "unix":
+            socket, number, master = _socket(hosts, path), options.pop("db", ""), ""
+        else:
+            nodes = tuple(_node(one, PORTS[kind]) for one in hosts.split(","))
+            master, number = _behind(kind, path, nodes)
         return cls(
             kind,
-            f"{plain}+{kind}://{told}",
-            url,
+            plain,
             nodes,
-            master=path[0] if kind == "sentinel" else "",
-            user=unquote(user) or None,
-            password=unquote(password) or None,
-            database=_database(rest),
-            tls=plain == "rediss",
+            socket,
+            master,
+            unquote(user) or None,
+            unquote(password) or None,
+            _database(number),
+            options,
         )
+
+    @property
+    def described(self) -> str:
+        """For people and logs: no user, no password."""
+        if self.path:
+            return f"unix://{self.path}"
+        scheme = self.scheme if self.kind == "single" else f"{self.scheme}+{self.kind}"
+        return f"{scheme}://{','.join(_shown(host, port) for host, port in self.nodes)}"
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """Who comes, as redis-py wants it, and how it knows that it came to the right place."""
+        files = {name: self.options[name] for name in FILES if name in self.options}
+        return {"username": self.user, "password": self.password, **files}
+
+    @property
+    def sentinel_login(self) -> dict[str, Any]:
+        """The same for the sentinels, who know other users."""
+        user, password = (self.options.get(name) for name in _SENTINELS)
+        files = {name: self.options[name] for name in FILES if name in self.options}
+        return {"username": user, "password": password, "ssl": self.tls, **files}
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is spoken over TLS."""
+        return self.scheme == "rediss"
 
 
 class Engine:
     """One Redis, single, behind sentinels or a cluster.
 
-    `prefix` stands before every name in it, so that two installs can share one.
+    `prefix` stands before every name in it, so that two installs can share one. `up`: the last
+    command was answered, or none was sent; `failures`: how many were not.
     """
 
     def __init__(self, place: Place, prefix: str, clock: Clock) -> None:
@@ -116,10 +155,13 @@ class Engine:
         self._prefix = prefix
         self._clock = clock
         self._client: Client | None = None
+        self._closing: Callable[[], Awaitable[object]] | None = None
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._ask_at = 0.0
         self._asking = False
         self._back: list[Callable[[], None]] = []
         self.up = True
+        self.failures = 0
 
     def key(self, room: str, tag: str, *rest: str) -> str:
         """A name. All with one room and tag are in one slot of a cluster, so in one script."""
@@ -137,10 +179,11 @@ class Engine:
         now = self._clock.monotonic()
         if not self.up and (now < self._ask_at or self._asking):
             raise Gone("Redis did not answer a moment ago")
-        probing, self._asking = not self.up, not self.up
+        client, probing = self.client, not self.up
+        self._asking = probing
         try:
-            async with asyncio.timeout(seconds):
-                found = await ask(self.client)
+            async with asyncio.timeout(seconds), self._turns:
+                found = await ask(client)
         except Exception as error:
             raise self._failed(error) from error
         finally:
@@ -154,11 +197,12 @@ class Engine:
     def client(self) -> Client:
         """redis-py's own, for what lasts, as subscriptions. Its errors are the caller's."""
         if self._client is None:
-            self._client = _connected(self.place)
+            self._client, self._closing = _CONNECT[self.place.kind](self.place)
         return self._client
 
     async def start(self) -> None:
-        """Nothing: connections are opened when somebody asks."""
+        """Loads what is needed: connections are opened when somebody asks."""
+        _ = self.client
 
     async def stop(self) -> None:
         """Closes every connection."""
@@ -169,6 +213,9 @@ class Engine:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+        if self._closing is not None:
+            await self._closing()
+            self._closing = None
 
     def fail(self, error: Exception) -> None:
         """Somebody saw it fail past `run`."""
@@ -181,6 +228,7 @@ class Engine:
             raise error
         if _is_an_answer(error):
             return Refused(f"Redis refused: {_kind(error)}")
+        self.failures += 1
         self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
         if self.up:
             self.up = False
@@ -194,26 +242,63 @@ class Engine:
             act()
 
 
-def _connected(place: Place) -> Client:
-    """A client that opens connections when it needs them, and asks once more on a dead one."""
+Connected = tuple[Client, Callable[[], Awaitable[object]] | None]
+"""A client that opens connections when it needs them, and what is to be closed besides."""
+
+
+def _single(place: Place) -> Connected:
     from redis import asyncio as redis  # noqa: PLC0415 - where no Redis is, none is loaded
-    from redis.asyncio.cluster import ClusterNode  # noqa: PLC0415
+
+    connections: Client = redis
+    which: dict[str, Any] = {"connection_class": connections.Connection}
+    if place.path:
+        which = {"connection_class": connections.UnixDomainSocketConnection, "path": place.path}
+    else:
+        which["host"], which["port"] = place.nodes[0]
+    if place.tls:
+        which["connection_class"] = connections.SSLConnection
+    pool = connections.ConnectionPool(**which, db=place.database, **place.login, **_manners(place))
+    return connections.Redis.from_pool(pool), None
+
+
+def _by_sentinels(place: Place) -> Connected:
+    from redis import asyncio as redis  # noqa: PLC0415
+
+    patience = {"socket_timeout": KNOCK_SECONDS, "socket_connect_timeout": KNOCK_SECONDS}
+    own = {**patience, **place.sentinel_login, "protocol": 2}
+    sentinels: Client = redis.Sentinel
+    sentinel = sentinels(list(place.nodes), sentinel_kwargs=own)
+    login = {**place.login, "ssl": place.tls, "db": place.database}
+    return sentinel.master_for(place.master, **login, **_manners(place)), sentinel.aclose
+
+
+def _cluster(place: Place) -> Connected:
+    from redis.asyncio import cluster  # noqa: PLC0415
+
+    nodes = [cluster.ClusterNode(host, port) for host, port in place.nodes]
+    made: Client = cluster.RedisCluster
+    login = {**place.login, "ssl": place.tls}
+    return made(startup_nodes=nodes, max_connections=2**31, **login, **_manners(place)), None
+
+
+def _manners(place: Place) -> dict[str, Any]:
+    """A dead connection is tried once more, nothing is waited for that `run` does not wait for."""
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
-    common: dict[str, Any] = {"retry": Retry(NoBackoff(), 1), "socket_timeout": None}
-    if place.kind == "single":
-        pools: Client = redis.BlockingConnectionPool
-        pool = pools.from_url(place.url, max_connections=CONNECTIONS, timeout=None, **common)
-        return redis.Redis.from_pool(pool)
-    who = {"username": place.user, "password": place.password, "ssl": place.tls}
-    if place.kind == "sentinel":
-        sentinels: Client = redis.Sentinel
-        sentinel = sentinels(list(place.nodes), sentinel_kwargs={"socket_timeout": 1.0})
-        return sentinel.master_for(place.master, db=place.database, **common, **who)
-    nodes = [ClusterNode(host, port) for host, port in place.nodes]
-    cluster: Client = redis.RedisCluster
-    return cluster(startup_nodes=nodes, max_connections=CONNECTIONS, **who)
+    return {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 1),
+        "socket_timeout": None,
+        "socket_connect_timeout": KNOCK_SECONDS if place.kind == "cluster" else DEADLINE_SECONDS,
+    }
+
+
+_CONNECT: Final[Mapping[str, Callable[[Place], Connected]]] = {
+    "single": _single,
+    "sentinel": _by_sentinels,
+    "cluster": _cluster,
+}
 
 
 def _is_an_answer(error: Exception) -> bool:
@@ -232,19 +317,54 @@ def _kind(error: Exception) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
+def _options(query: str, plain: str, kind: str) -> dict[str, str]:
+    known = FILES if plain == "rediss" else ("db",) if plain == "unix" else ()
+    known = (*known, *_SENTINELS) if kind == "sentinel" else known
+    found = dict(parse_qsl(query, keep_blank_values=True))
+    if not found.keys() <= set(known):
+        expected = ", ".join(known) or "nothing"
+        raise ValueError(f"expected {expected} behind the ? of this URL")
+    return found
+
+
+def _socket(hosts: str, path: str) -> str:
+    if hosts or not path:
+        raise ValueError("expected unix:///PATH")
+    return f"/{unquote(path)}"
+
+
+def _behind(kind: str, path: str, nodes: tuple[tuple[str, int], ...]) -> tuple[str, str]:
+    """The name of the master, and the number of the database as text."""
+    if kind == "single" and len(nodes) > 1:
+        raise ValueError("expected one host; redis+sentinel:// and redis+cluster:// have several")
+    if kind == "cluster" and path:
+        raise ValueError("expected nothing behind the hosts of a cluster")
+    if kind != "sentinel":
+        return "", path
+    master, _, number = path.partition("/")
+    if not master:
+        raise ValueError("expected the name of the master behind the sentinels' hosts")
+    return unquote(master), number
+
+
 def _node(text: str, port: int) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
-        found = parts.port or port
+        found = port if parts.port is None else parts.port
     except ValueError:
         raise ValueError("expected a port from 1 to 65535") from None
     if not parts.hostname:
-        raise ValueError("expected HOST:PORT,HOST:PORT")
+        raise ValueError("expected HOST:PORT, and more of them behind a comma")
+    if not found:
+        raise ValueError("expected a port from 1 to 65535")
     return parts.hostname, found
 
 
-def _database(path: list[str]) -> int:
-    text = path[0] if path else ""
-    if text and not text.isdecimal():
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _database(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit()):
         raise ValueError("expected the number of a database")
     return int(text or 0)
