@@ -22,6 +22,7 @@ from proxy.engine import Engine, Place
 from proxy.gateway import Gateway
 from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets
+from proxy.limits.counts import LocalCounts
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.limits import Limits
 from proxy.limits.rules import Rule
@@ -230,7 +231,8 @@ def _rules(config: Config) -> list[Rule]:
 
 def _limits(config: Config, around: Surroundings) -> Limits:
     budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
-    return Limits(_rules(config), config.limits.window, budgets, around.clock)
+    counts = LocalCounts(config.limits.window, budgets, around.clock)
+    return Limits(_rules(config), counts, around.clock)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

@@ -5,10 +5,9 @@ Who has made how many is forgotten when the server stops, and with it these toke
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from proxy.clock import Clock
-from proxy.errors import CallsSpent, Unavailable
 from proxy.grant import Allowance
 
 MOST: Final = 65_536
@@ -27,17 +26,16 @@ class Allowances:
     def __len__(self) -> int:
         return len(self._made)
 
-    def take(self, allowance: Allowance) -> None:
-        """Counts a call; raises CallsSpent, and Unavailable where too many are counted already."""
+    def take(self, allowance: Allowance) -> Literal["allowance", "memory"] | None:
+        """Counts a call, or says what there is too little of: calls that it may make, or room to
+        count another token's."""
         made = self._count(allowance)
         if made >= allowance.calls:
-            raise CallsSpent(
-                f"The {allowance.calls} calls of this short-lived token are made; "
-                "get another one with: POST /tokens"
-            )
-        if not made:
-            self._sweep()
+            return "allowance"
+        if not made and not self._has_room():
+            return "memory"
         self._made[allowance.serial] = (allowance.until, made + 1)
+        return None
 
     def give_back(self, allowance: Allowance) -> None:
         """Counts a call less that was refused after all."""
@@ -52,13 +50,9 @@ class Allowances:
     def _count(self, allowance: Allowance) -> int:
         return self._made.get(allowance.serial, (0.0, 0))[1]
 
-    def _sweep(self) -> None:
+    def _has_room(self) -> bool:
         now = self._clock.now()
         if now >= self._sweep_at or len(self._made) >= self._most:
             self._sweep_at = now + SWEEP_SECONDS
             self._made = {serial: one for serial, one in self._made.items() if one[0] > now}
-        if len(self._made) >= self._most:
-            raise Unavailable(
-                "Too many short-lived tokens with a number of calls are in use; try again later.",
-                retry_after=30,
-            )
+        return len(self._made) < self._most

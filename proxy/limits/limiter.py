@@ -7,7 +7,7 @@ times as long to be counted (docs/performance.md). The tests compare with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.clock import Clock
 from proxy.limits.counters import Counter, Moving, Sliding, State
@@ -20,28 +20,9 @@ SWEEP_SECONDS: Final = 60.0
 """How often counters that are over are dropped, on the way of a call."""
 
 
-class Limiter(Protocol):
-    """Counts calls, in one process or for several.
-
-    Where none is refused, none is counted in vain: a call takes its slot in every window, or in
-    none. No two calls get the same slot.
-    """
-
-    async def take(self, windows: Windows) -> tuple[bool, States]:
-        """Whether there was room in every window; where there was none, how they stand."""
-        ...
-
-    def look(self, windows: Windows) -> States:
-        """How windows stand, as far as is known without waiting."""
-        ...
-
-    def give_back(self, windows: Windows) -> None:
-        """Takes back a slot in each: the call was not made."""
-        ...
-
-
 class MemoryLimiter:
-    """Counts in this process. Nothing is awaited between looking and taking."""
+    """A call takes its slot in every window, or in none; no two get the same slot, since nothing
+    is awaited between looking and taking."""
 
     def __init__(self, open_counter: Callable[[int], Counter], clock: Clock) -> None:
         self._open_counter = open_counter
@@ -52,8 +33,8 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._counters)
 
-    async def take(self, windows: Windows) -> tuple[bool, States]:
-        """A slot in every window, or in none."""
+    def take(self, windows: Windows) -> tuple[bool, States]:
+        """Whether there was room in every window; where there was none, how they stand."""
         now, found = self._clock.monotonic(), []
         if now >= self._sweep_at:
             self._sweep(now)
@@ -95,7 +76,7 @@ class MemoryLimiter:
         self._counters = {key: one for key, one in self._counters.items() if not one.is_over(now)}
 
 
-LIMITERS: Final[Mapping[str, Callable[[Clock], Limiter]]] = {
+LIMITERS: Final[Mapping[str, Callable[[Clock], MemoryLimiter]]] = {
     "sliding": lambda clock: MemoryLimiter(Sliding, clock),
     "moving": lambda clock: MemoryLimiter(Moving, clock),
 }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from proxy.clock import Clock
-from proxy.errors import TooManyRequests
+from proxy.errors import RelayError
 from proxy.grant import Grant
-from proxy.limits.allowances import Allowances
-from proxy.limits.budgets import Budgets
-from proxy.limits.limiter import LIMITERS, States
-from proxy.limits.rules import Plan, Rule, Who, Window, plan, who
-from proxy.limits.standing import Standing, lines, spent, too_many
+from proxy.limits.counters import State
+from proxy.limits.counts import Counts, Kind, Lack
+from proxy.limits.limiter import States
+from proxy.limits.rules import Bill, Plan, Rule, Who, plan, who
+from proxy.limits.standing import Standing, all_made, lines, spent, too_many, too_many_tokens
 from proxy.memo import bounded_put
 from proxy.record import Account
 
@@ -22,51 +22,42 @@ PLANS: Final = 16_384
 GRANTS: Final = 4096
 """For how many grants, which are the same object for calls with the same header."""
 
-Kind = Literal["sliding", "moving"]
-
 
 class Limits:
-    """Counts calls by token and tenant, as `rules` and the tokens' own limits have it."""
+    """What calls take by token and tenant, as `rules` and the tokens' own limits have it."""
 
-    def __init__(self, rules: Sequence[Rule], kind: Kind, budgets: Budgets, clock: Clock) -> None:
+    def __init__(self, rules: Sequence[Rule], counts: Counts, clock: Clock) -> None:
         self._rules = tuple(rules)
-        self._kind = kind
-        self._budgets = budgets
+        self._counts = counts
         self._clock = clock
-        self._plans: dict[Who, Plan] = {}
+        self._plans: dict[Who, Plan | None] = {}
         self._of_grants: dict[int, tuple[Grant, Plan | None]] = {}
-        self._limiter = LIMITERS[kind](clock)
-        self._allowances = Allowances(clock)
 
     async def start(self) -> None:
-        """Takes up this month's counts."""
-        await self._budgets.start()
+        """Takes up what was counted before."""
+        await self._counts.start()
 
     async def stop(self) -> None:
-        """Writes this month's counts down."""
-        await self._budgets.stop()
+        """Writes down what lasts."""
+        await self._counts.stop()
 
     def become(self, rules: Sequence[Rule], kind: Kind) -> None:
         """Other rules, from now on; what is counted already goes on counting."""
-        if kind != self._kind:
-            self._kind, self._limiter = kind, LIMITERS[kind](self._clock)
+        self._counts.become(kind)
         self._rules = tuple(rules)
         self._plans, self._of_grants = {}, {}
 
     async def check(self, grant: Grant, account: Account) -> None:
-        """Counts an authorised call, or raises TooManyRequests; notes how its limits stand."""
+        """Counts an authorised call, or raises TooManyRequests, CallsSpent, Unavailable; notes how
+        its limits stand."""
         found = self.plan(grant)
         if found is None:
             return
         account.limited = Tally(self, found)
-        if found.allowance is not None:
-            self._allowances.take(found.allowance)
-        if found.calls:
-            taken, states = await self._limiter.take(found.calls)
-            if not taken:
-                if found.allowance is not None:
-                    self._allowances.give_back(found.allowance)
-                raise _refusal(found.calls, states)
+        if found.calls is not None:
+            lack = await self._counts.take(found.calls)
+            if lack is not None:
+                raise self._refusal(found.calls, lack)
 
     def plan(self, grant: Grant) -> Plan | None:
         """What holds for a grant; None: nothing does."""
@@ -74,49 +65,47 @@ class Limits:
             return None
         known = self._of_grants.get(id(grant))
         if known is None or known[0] is not grant:
-            found = self._plan(who(grant))
-            known = grant, found if found.limits else None
+            known = grant, self._plan(who(grant))
             bounded_put(self._of_grants, id(grant), known, GRANTS)
         return known[1]
 
-    def _plan(self, whose: Who) -> Plan:
-        found = self._plans.get(whose)
-        if found is None:
+    def _plan(self, whose: Who) -> Plan | None:
+        try:
+            return self._plans[whose]
+        except KeyError:
             found = plan(whose, self._rules)
             bounded_put(self._plans, whose, found, PLANS)
-        return found
+            return found
 
-    async def spend(self, found: Plan) -> None:
+    async def spend(self, bill: Bill) -> None:
         """Counts a call to an upstream; raises TooManyRequests or BudgetSpent, and counts none."""
-        budgets, budget, windows = self._budgets, found.budget, found.upstream_calls
-        if budget is not None and budgets.spent(found.subject) >= budget:
-            raise spent(budget, budgets.left(), self._clock.now())
-        if windows:
-            taken, states = await self._limiter.take(windows)
-            if not taken:
-                raise _refusal(windows, states)
-        if budget is not None:
-            budgets.count(found.subject)
+        lack = await self._counts.take(bill)
+        if lack is not None:
+            raise self._refusal(bill, lack)
 
-    def give_back(self, found: Plan) -> None:
+    def give_back(self, bill: Bill) -> None:
         """Takes the count of a call back that no upstream has seen."""
-        if found.upstream_calls:
-            self._limiter.give_back(found.upstream_calls)
-        if found.budget is not None:
-            self._budgets.count(found.subject, -1)
+        self._counts.give_back(bill)
 
     def lines(self, found: Plan) -> bytes:
         """What an answer says that is written now."""
-        windows = found.calls + found.upstream_calls
-        standings = _standings(windows, self._limiter.look(windows)) if windows else []
-        if found.budget is not None:
-            left = max(0, found.budget - self._budgets.spent(found.subject))
-            standings.append(Standing("budget", found.budget, left, self._budgets.left()))
-        now, allowance = self._clock.now(), found.allowance
-        if allowance is not None:
-            left = self._allowances.left(allowance)
-            standings.append(Standing("short-lived", allowance.calls, left, allowance.until - now))
-        return lines(found, standings, now)
+        states: list[State] = []
+        for bill in (found.calls, found.upstream_calls):
+            if bill is not None:
+                states += self._counts.look(bill)
+        standings = [
+            Standing(*pair[0], *pair[1]) for pair in zip(found.quotas, states, strict=True)
+        ]
+        return lines(found, standings, self._clock.now())
+
+    def _refusal(self, bill: Bill, lack: Lack) -> RelayError:
+        if lack.what == "windows":
+            return _full(bill, lack.states)
+        if lack.what == "budget" and bill.budget is not None:
+            return spent(bill.budget.calls, lack.states[0].seconds, self._clock.now())
+        if lack.what == "allowance" and bill.allowance is not None:
+            return all_made(bill.allowance.calls)
+        return too_many_tokens()
 
 
 class Tally:
@@ -133,12 +122,8 @@ class Tally:
         return self._limits.lines(self._found)
 
 
-def _standings(windows: tuple[Window, ...], states: States) -> list[Standing]:
-    return [Standing(w.policy, w.amount, *s) for w, s in zip(windows, states, strict=True)]
-
-
-def _refusal(windows: tuple[Window, ...], states: States) -> TooManyRequests:
+def _full(bill: Bill, states: States) -> RelayError:
     """Of the windows without room the one that takes longest."""
-    full = [pair for pair in zip(windows, states, strict=True) if not pair[1].left]
+    full = [pair for pair in zip(bill.windows, states, strict=True) if not pair[1].left]
     window, state = max(full, key=lambda pair: pair[1].seconds)
     return too_many(window, state.seconds)

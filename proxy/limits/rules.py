@@ -49,26 +49,32 @@ class Window(NamedTuple):
     rule: str
 
 
-class Plan(NamedTuple):
-    """All that holds for one grant. `subject`: whose budget it is, in `budget` upstream calls;
-    `policies`: all of it in the words of RateLimit-Policy."""
+class Budget(NamedTuple):
+    """So many upstream calls in a calendar month (UTC), counted for a subject."""
 
-    calls: tuple[Window, ...]
-    upstream_calls: tuple[Window, ...]
     subject: str
-    budget: int | None
-    policies: bytes
+    calls: int
+
+
+class Bill(NamedTuple):
+    """What a call takes, all of it or nothing: a slot in every window; one call of a short-lived
+    token; one of a budget. `tenant`: whose all of it is."""
+
+    tenant: str
+    windows: tuple[Window, ...]
     allowance: Allowance | None = None
+    budget: Budget | None = None
 
-    @property
-    def limits_upstream(self) -> bool:
-        """Whether anything is said about upstream calls."""
-        return bool(self.upstream_calls) or self.budget is not None
 
-    @property
-    def limits(self) -> bool:
-        """Whether anything is said at all."""
-        return bool(self.calls) or self.limits_upstream or self.allowance is not None
+class Plan(NamedTuple):
+    """All that holds for one grant, by when it is taken: as a call comes, and as it goes out; None:
+    nothing. `quotas`: the name and amount of each, in this order; `policies`: all of it in the
+    words of RateLimit-Policy."""
+
+    calls: Bill | None
+    upstream_calls: Bill | None
+    quotas: tuple[tuple[str, int], ...]
+    policies: bytes
 
 
 class Who(NamedTuple):
@@ -92,22 +98,42 @@ def who(grant: Grant) -> Who:
     return Who(grant.tenant, grant.client, grant.token_id, service, grant.limits)
 
 
-def plan(whose: Who, rules: Iterable[Rule]) -> Plan:
-    """What holds for all calls, for upstream calls, and in a month."""
+def plan(whose: Who, rules: Iterable[Rule]) -> Plan | None:
+    """What holds for all calls, for upstream calls, and in a month; None: nothing does."""
     own = whose.own or OwnLimits()
     tokens = _of_token(whose, rules)
     tenants = _of_tenant(whose, rules)
-    budget = own.budget
-    if budget is None:
-        said = (rule.budget for rule in tokens if rule.service is None)
-        budget = next((one for one in said if one is not None), None)
     calls = tuple(_windows(whose, "calls", own.calls, tokens, tenants))
     upstream = tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants))
-    policies = [f'"{one.policy}";q={one.amount};w={one.seconds}' for one in (*calls, *upstream)]
-    policies += [] if budget is None else [f'"budget";q={budget}']
-    policies += [] if own.allowance is None else [f'"short-lived";q={own.allowance.calls}']
-    told = ", ".join(policies).encode()
-    return Plan(calls, upstream, whose.subject, budget, told, own.allowance)
+    coming = Bill(whose.tenant, calls, allowance=own.allowance)
+    going = Bill(whose.tenant, upstream, budget=_budget(whose, own, tokens))
+    told = [*_told(coming), *_told(going)]
+    if not told:
+        return None
+    return Plan(
+        coming if calls or coming.allowance else None,
+        going if upstream or going.budget else None,
+        tuple((policy, amount) for policy, amount, _ in told),
+        ", ".join(f'"{policy}";q={amount}{rest}' for policy, amount, rest in told).encode(),
+    )
+
+
+def _told(bill: Bill) -> Iterator[tuple[str, int, str]]:
+    """Name, amount and what else is said of each part, in the order of the bill."""
+    for window in bill.windows:
+        yield window.policy, window.amount, f";w={window.seconds}"
+    if bill.allowance is not None:
+        yield "short-lived", bill.allowance.calls, ""
+    if bill.budget is not None:
+        yield "budget", bill.budget.calls, ""
+
+
+def _budget(whose: Who, own: OwnLimits, tokens: list[Rule]) -> Budget | None:
+    calls = own.budget
+    if calls is None:
+        said = (rule.budget for rule in tokens if rule.service is None)
+        calls = next((one for one in said if one is not None), None)
+    return None if calls is None else Budget(whose.subject, calls)
 
 
 def _of_token(whose: Who, rules: Iterable[Rule]) -> list[Rule]:

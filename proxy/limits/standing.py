@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Final, NamedTuple
 
-from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.errors import BudgetSpent, CallsSpent, TooManyRequests, Unavailable
 from proxy.limits.rules import Plan, Window
 from proxy.problems import MAX_RETRY_AFTER
 
@@ -73,4 +73,19 @@ def spent(budget: int, seconds: float, now: float) -> BudgetSpent:
         f"The budget of {budget} upstream calls a month is spent; the next begins on {begins} "
         "(UTC); the admin can raise it with: keyrelay token set NAME --budget N",
         retry_after=whole(seconds),
+    )
+
+
+def all_made(calls: int) -> CallsSpent:
+    """The refusal of a call of a short-lived token that has made all it may."""
+    return CallsSpent(
+        f"The {calls} calls of this short-lived token are made; get another one with: POST /tokens"
+    )
+
+
+def too_many_tokens() -> Unavailable:
+    """The refusal of one whose calls there is no room to count."""
+    return Unavailable(
+        "Too many short-lived tokens with a number of calls are in use; try again later.",
+        retry_after=30,
     )

@@ -10,7 +10,7 @@ from proxy.call import Call
 from proxy.errors import DestinationRefused, Unavailable
 from proxy.grant import Grant
 from proxy.limits.limits import Limits
-from proxy.limits.rules import Plan
+from proxy.limits.rules import Bill
 from proxy.messages import RequestBody, Response
 from proxy.upstream.admission import Admission, Admitted
 
@@ -33,28 +33,28 @@ class Quota:
         """As the seam has it; raises TooManyRequests and BudgetSpent too."""
         sent = self._upstream.send(call, grant, body)
         plan = self._limits.plan(grant)
-        if plan is None or not plan.limits_upstream:
+        if plan is None or plan.upstream_calls is None:
             return sent
-        return _Counted(self._limits, plan, sent)
+        return _Counted(self._limits, plan.upstream_calls, sent)
 
 
 class _Counted:
     """One call that takes from its limits before it is sent."""
 
-    __slots__ = ("_admitted", "_limits", "_plan")
+    __slots__ = ("_admitted", "_bill", "_limits")
 
-    def __init__(self, limits: Limits, plan: Plan, admitted: Admitted) -> None:
+    def __init__(self, limits: Limits, bill: Bill, admitted: Admitted) -> None:
         self._limits = limits
-        self._plan = plan
+        self._bill = bill
         self._admitted = admitted
 
     async def __aenter__(self) -> Response:
-        await self._limits.spend(self._plan)
+        await self._limits.spend(self._bill)
         try:
             return await self._admitted.__aenter__()
         except BaseException as error:
             if not self._admitted.sent or isinstance(error, _UNSENT):
-                self._limits.give_back(self._plan)
+                self._limits.give_back(self._bill)
             raise
 
     async def __aexit__(

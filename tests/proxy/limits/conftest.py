@@ -8,7 +8,8 @@ from typing import Any
 from proxy.destinations import parse_destination
 from proxy.grant import Grant, OwnLimits, Place
 from proxy.limits.budgets import Budgets
-from proxy.limits.limits import Kind, Limits
+from proxy.limits.counts import Kind, LocalCounts
+from proxy.limits.limits import Limits
 from proxy.limits.rules import Rule
 from proxy.reach import Reach
 from proxy.record import Account
@@ -40,7 +41,7 @@ class Book:
 
 
 def limits_of(clock: FakeClock, *rules: Rule, kind: Kind = "sliding") -> Limits:
-    return Limits(rules, kind, Budgets(Book(), clock), clock)
+    return Limits(rules, LocalCounts(kind, Budgets(Book(), clock), clock), clock)
 
 
 def granted(token: str = "ann", tenant: str = "default", **own: Any) -> Grant:

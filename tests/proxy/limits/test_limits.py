@@ -16,10 +16,11 @@ from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateL
 
 from proxy.config import Limits as Section
 from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.limits.counts import Kind
 from proxy.limits.grammar import parse_rate
 from proxy.limits.limiter import LIMITERS, MemoryLimiter
-from proxy.limits.limits import Kind, Limits
-from proxy.limits.rules import Rule, Window
+from proxy.limits.limits import Limits
+from proxy.limits.rules import Bill, Rule, Window
 from proxy.record import Account
 from tests.proxy.limits.conftest import granted, limits_of, standing
 from tests.support.clock import FakeClock
@@ -78,12 +79,12 @@ async def test_a_refused_call_takes_no_slot_of_another_window(kind: Kind) -> Non
     limiter = LIMITERS[kind](clock)
     windows = (window(10, 60), window(3, 3600))
     for _ in range(3):
-        assert (await limiter.take(windows))[0]
-    taken, states = await limiter.take(windows)
+        assert (limiter.take(windows))[0]
+    taken, states = limiter.take(windows)
     assert not taken
     assert [state.left for state in states] == [7, 0]
     for _ in range(20):
-        await limiter.take(windows)
+        limiter.take(windows)
     assert limiter.look(windows)[0].left == 7
 
 
@@ -117,12 +118,12 @@ async def test_the_wait_that_is_told_is_enough(kind: str, amount: int, steps: li
     passed: deque[float] = deque()
     for step in steps:
         clock.advance(step)
-        taken, states = await limiter.take(windows)
+        taken, states = limiter.take(windows)
         if taken:
             passed.append(clock.now())
         else:
             clock.advance(max(state.seconds for state in states if not state.left) + 0.001)
-            assert (await limiter.take(windows))[0]
+            assert (limiter.take(windows))[0]
             passed.append(clock.now())
         if kind == "moving":
             assert len([at for at in passed if at > clock.now() - 20]) <= amount
@@ -137,15 +138,15 @@ async def test_the_wait_is_enough_under_a_limit_that_was_lowered(
     clock = FakeClock(now=start)
     limiter = LIMITERS[kind](clock)
     for _ in range(10):
-        await limiter.take((window(10, 60),))
+        limiter.take((window(10, 60),))
         clock.advance(1)
     lower = (window(lowered, 60),)
     [(left, seconds)] = limiter.look(lower)
     assert left == 0
     clock.advance(seconds - 0.5)
-    assert not (await limiter.take(lower))[0]
+    assert not (limiter.take(lower))[0]
     clock.advance(0.501)
-    assert (await limiter.take(lower))[0]
+    assert (limiter.take(lower))[0]
 
 
 async def test_an_answer_tells_how_limits_stand_when_it_is_written() -> None:
@@ -167,10 +168,10 @@ async def test_a_slot_that_is_given_back_is_free_again(kind: Kind) -> None:
     limiter = LIMITERS[kind](FakeClock())
     windows = (window(1, 60), window(1, 3600))
     limiter.give_back(windows)
-    assert (await limiter.take(windows))[0]
-    assert not (await limiter.take(windows))[0]
+    assert (limiter.take(windows))[0]
+    assert not (limiter.take(windows))[0]
     limiter.give_back(windows)
-    assert (await limiter.take(windows))[0]
+    assert (limiter.take(windows))[0]
 
 
 @kinds
@@ -180,12 +181,12 @@ async def test_the_counters_of_ten_thousand_tokens_are_dropped(kind: Kind) -> No
     limiter = LIMITERS[kind](clock)
     assert isinstance(limiter, MemoryLimiter)
     for number in range(10_000):
-        await limiter.take((window(5, 60, f"token-{number}"),))
+        limiter.take((window(5, 60, f"token-{number}"),))
     assert len(limiter) == 10_000
     clock.advance(30)
-    await limiter.take((window(5, 60, "late"),))
+    limiter.take((window(5, 60, "late"),))
     clock.advance(100)
-    await limiter.take((window(5, 60, "other"),))
+    limiter.take((window(5, 60, "other"),))
     assert len(limiter) <= 2
 
 
@@ -215,10 +216,10 @@ async def test_a_sweep_drops_no_counter_that_is_about_to_count(kind: Kind) -> No
     """Also where the call that begins another counter finds the first one empty."""
     clock = FakeClock()
     limiter, idle, fresh = LIMITERS[kind](clock), window(1, 60, "idle"), window(9, 60, "fresh")
-    await limiter.take((idle,))
+    limiter.take((idle,))
     clock.advance(200)
-    assert (await limiter.take((idle, fresh)))[0]
-    assert not (await limiter.take((idle,)))[0]
+    assert limiter.take((idle, fresh))[0]
+    assert not (limiter.take((idle,)))[0]
 
 
 async def test_without_a_limit_nothing_is_noted() -> None:
@@ -292,22 +293,28 @@ async def test_other_rules_hold_at_once() -> None:
 async def test_upstream_calls_and_the_budget_are_counted_apart() -> None:
     """All or none: with no slot the budget is whole, with no budget the slots are."""
     limits = limits_of(FakeClock())
-    plan = limits.plan(granted(upstream_calls=("2/minute",), budget=5))
-    assert plan is not None
-    await limits.spend(plan)
-    await limits.spend(plan)
+    bill = sending(limits, upstream_calls=("2/minute",), budget=5)
+    await limits.spend(bill)
+    await limits.spend(bill)
     for _ in range(5):
         with pytest.raises(TooManyRequests) as refused:
-            await limits.spend(plan)
+            await limits.spend(bill)
         assert refused.value.code == "rate_limited"
-    assert limits._budgets.spent("id-ann") == 2
-    spent = limits.plan(granted(upstream_calls=("9/minute",), budget=2))
-    assert spent is not None
+    assert limits._counts.look(bill)[-1].left == 3
+    spent = sending(limits, upstream_calls=("9/minute",), budget=2)
     for _ in range(20):
         with pytest.raises(BudgetSpent, match="begins on 2027-02-01"):
             await limits.spend(spent)
     limits.give_back(spent)
     await limits.spend(spent)
+
+
+def sending(limits: Limits, **own: object) -> Bill:
+    """What a call takes that goes out."""
+    plan = limits.plan(granted(**own))  # type: ignore[arg-type]
+    assert plan is not None
+    assert plan.upstream_calls is not None
+    return plan.upstream_calls
 
 
 class Unswept(MemoryStorage):
@@ -330,7 +337,7 @@ async def test_the_library_would_let_the_same_calls_through(
         library = strategies[kind](Unswept())
         for step in steps:
             clock.advance(step)
-            assert (await limiter.take((window(amount, 64),)))[0] == library.hit(item)
+            assert (limiter.take((window(amount, 64),)))[0] == library.hit(item)
 
 
 async def test_a_grant_that_takes_the_place_of_another_has_its_own_plan() -> None:
@@ -340,5 +347,5 @@ async def test_a_grant_that_takes_the_place_of_another_has_its_own_plan() -> Non
     for amount in range(1, 200):
         found = limits.plan(granted(calls=(f"{amount}/minute",)))
         assert found is not None
-        amounts.append(found.calls[0].amount)
+        amounts += [amount for _, amount in found.quotas]
     assert amounts == list(range(1, 200))

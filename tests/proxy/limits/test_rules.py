@@ -11,7 +11,7 @@ ONE, TWO, THREE, FOUR = (parse_rate(f"{n}/minute") for n in (1, 2, 3, 4))
 
 def amounts(rules: list[Rule], **grant: object) -> list[tuple[str, int]]:
     found = plan(who(granted(**grant)), rules)  # type: ignore[arg-type]
-    return [(one.policy, one.amount) for one in (*found.calls, *found.upstream_calls)]
+    return [*found.quotas] if found is not None else []
 
 
 def calls(*rates: Rate, **whose: str) -> Rule:
@@ -83,8 +83,9 @@ def test_the_counters_of_two_never_meet() -> None:
         for token in ("ann", "bob", "key:openai/default")
         for tenant in ("a", "b")
     ]
-    plans = [plan(who(grant), rules) for grant in grants]
-    keys = [window.key for one in plans for window in (*one.calls, *one.upstream_calls)]
+    plans = [found for grant in grants if (found := plan(who(grant), rules)) is not None]
+    bills = [bill for one in plans for bill in (one.calls, one.upstream_calls) if bill is not None]
+    keys = [window.key for bill in bills for window in bill.windows]
     tokens = [key for key in keys if not key.startswith("tenant/")]
     assert len(set(tokens)) == 2 * (2 + 2)  # an id is of one tenant only
     assert {key for key in keys if key.startswith("tenant/")} == {
@@ -96,6 +97,6 @@ def test_the_counters_of_two_never_meet() -> None:
 def test_a_budget_is_the_tokens_own_or_an_entrys() -> None:
     """None at all: none."""
     rules = [Rule(token="*", budget=5)]
-    assert plan(who(granted()), []).budget is None
-    assert plan(who(granted()), rules).budget == 5
-    assert plan(who(granted(budget=0)), rules).budget == 0
+    assert plan(who(granted()), []) is None
+    assert amounts(rules) == [("budget", 5)]
+    assert amounts(rules, budget=0) == [("budget", 0)]
