@@ -13,6 +13,7 @@ from proxy.cache.entry import CacheStats, Entry, Found, Miss, Store, StoreError
 from proxy.cache.fetch import Fetch
 from proxy.cache.flight import Flight, Ground, Seat
 from proxy.cache.flights import Flights
+from proxy.cache.keeping import Keeping, entry_of
 from proxy.cache.key import Keyer, Keying, Select
 from proxy.cache.memory import Memory
 from proxy.cache.policy import (
@@ -20,13 +21,11 @@ from proxy.cache.policy import (
     Forward,
     Plan,
     Verdict,
-    announced_age,
     decide,
     hit_field,
-    kept_fields,
     passed,
 )
-from proxy.cache.purges import Purges, Unwritten
+from proxy.cache.purges import Purges
 from proxy.cache.request import Request
 from proxy.cache.spool import ReadBody, Rest, read_body
 from proxy.cache.sqlite import SqliteStore
@@ -73,12 +72,17 @@ class Cache:
         self._trouble = Trouble(clock)
         self._flights = Flights()
         self._purges = Purges()
+        backlog = Backlog(settings.memory_bytes, settings.disk_bytes)
+        self._keeping = Keeping(clock, self._memory, store, backlog, self._purges, self._trouble)
         self._ground = Ground(
-            upstream, clock, settings, keyer, self._arrived, self._keep, self._trouble.tell
+            upstream,
+            clock,
+            settings,
+            keyer,
+            self._keeping.arrived,
+            self._keeping.keep,
+            self._trouble.tell,
         )
-        self._unwritten = Unwritten()
-        self._backlog = Backlog(settings.memory_bytes, settings.disk_bytes)
-        self._written = 0  # answers that went to the store and not into memory
         self._sweeper: asyncio.Task[None] | None = None
 
     # Life.
@@ -256,7 +260,7 @@ class Cache:
         self, request: Request, flight: Flight, seat: Seat, octets: AsyncIterator[bytes]
     ) -> Response:
         if seat.late:
-            return self._hit(request, self._entry(flight), octets)
+            return self._hit(request, entry_of(flight), octets)
         response = flight.answer
         until = flight.leader.until if flight.kept else None
         trouble = "store-error" if flight.kept and self._trouble.lasts else None
@@ -281,9 +285,9 @@ class Cache:
             return None  # newer than what is stored
         found = self._recall(request)
         while isinstance(found, Miss) and not self._is_under_way(request, seat):
-            written = self._written
+            written = self._keeping.written
             found = await self._ask_store(request)
-            if written == self._written:
+            if written == self._keeping.written:
                 break
         if isinstance(found, Found):
             return found
@@ -323,62 +327,9 @@ class Cache:
     def _judged(self, found: Found, select: Select) -> Found | Miss:
         entry = found.entry
         covered = self._purges.cover(entry.tenant, entry.service, entry.requested_at)
-        if covered or self._unwritten.outdate(entry):
+        if covered or self._keeping.unwritten.outdate(entry):
             found.close()
             return Miss.ABSENT
         if isinstance(found.body, bytes) and self._memory.takes(entry.size):
             self._memory.put(entry, select, found.body)
         return found
-
-    # Keeping.
-
-    def _entry(self, flight: Flight) -> Entry:
-        grant, response = flight.leader.grant, flight.answer
-        return Entry(
-            key=flight.key,
-            vary=flight.vary or b"",
-            variant=flight.variant,
-            tenant=grant.tenant,
-            service=grant.service.name if grant.service else "",
-            requested_at=flight.requested_at,
-            made_at=flight.received_at - announced_age(response.fields),
-            expires_at=flight.leader.until or 0.0,
-            status=response.status,
-            fields=kept_fields(response.fields),
-            size=flight.spool.size,
-        )
-
-    def _arrived(self, flight: Flight) -> bool:
-        """Whether a whole answer is still worth keeping; a small one is there for the next call."""
-        entry = self._entry(flight)
-        if self._clock.now() >= entry.expires_at:
-            return False
-        if self._purges.cover(entry.tenant, entry.service, entry.requested_at):
-            return False
-        body = self._small(flight)
-        if body is not None:
-            self._memory.put(entry, flight.leader.select, body)
-        return True
-
-    def _small(self, flight: Flight) -> bytes | None:
-        return flight.spool.in_memory() if self._memory.takes(flight.spool.size) else None
-
-    async def _keep(self, flight: Flight) -> None:
-        """Writes an answer to the store, unless too many octets wait for that already."""
-        entry, select = self._entry(flight), flight.leader.select
-        if self._backlog.full:
-            self._unwritten.add(entry)
-            self._trouble.tell("write as fast as answers come", StoreError("too many wait"))
-            return
-        try:
-            with self._backlog.holding(flight.spool):
-                await self._store.put(entry, select, flight.spool)
-        except Exception as error:  # whatever it is, the answer has gone out
-            self._unwritten.add(entry)
-            self._trouble.tell("write its store", error)
-        else:
-            self._trouble.end()
-            self._unwritten.forget(entry)
-        if self._small(flight) is None:
-            self._memory.forget(flight.key, select)
-            self._written += 1

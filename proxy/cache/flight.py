@@ -62,7 +62,7 @@ class Ground:
     settings: CacheSettings
     keyer: Keyer
     arrived: Callable[[Flight], bool]
-    keep: Callable[[Flight], Awaitable[None]]
+    keep: Callable[[Flight], Awaitable[bool]]
     complain: Callable[[str, Exception], None]
 
 
