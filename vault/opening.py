@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -49,12 +50,17 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
         if new_passphrase is not None:
             source = source.sealed_to(new_passphrase)
             source.require_none()
+        anchor = Anchor.find(data, environ)
         if create:
-            await _create(store, source)
-        _check_pair(store, source)
-        data_keys = DataKeys(source, source.read())
-        core = Core(store, data_keys, clock, actor, Moment(Anchor.find(data, environ)))
-        await _open(store, core, accept_rollback)
+            source.make_directory()
+        async with store.alone() if create else nullcontext():
+            await _check_server(store, source, anchor, create)
+            if create:
+                await _create(store, source)
+            _check_pair(store, source)
+            data_keys = DataKeys(source, source.read())
+            core = Core(store, data_keys, clock, actor, Moment(anchor))
+            await _open(store, core, accept_rollback)
     except OSError as error:
         await store.close()
         raise StoreUnavailable(
@@ -66,16 +72,32 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
     return Vault(core)
 
 
+async def _check_server(
+    store: Store, source: MasterKeySource, anchor: Anchor, create: bool
+) -> None:
+    """On a server an empty database is nobody's loss, unless this directory knows of a vault."""
+    if store.path is not None or await store.in_use():
+        return
+    if anchor.octets() is not None:
+        raise MasterKeyMissing(
+            f"the database {store.described} is empty, and {source.data} belongs to a vault: copy "
+            "that here with keyrelay migrate, restore the database or correct vault.url; to begin "
+            f"anew, move {anchor.path} away"
+        )
+    if not create:
+        raise NotThere(f"there is no vault in {store.described} yet; make one with: keyrelay init")
+
+
 async def _create(store: Store, source: MasterKeySource) -> None:
-    source.make_directory()
     async with source.locked():
-        if source.ours and source.path.exists():
+        there = source.ours and source.path.exists()
+        if there and store.path is not None:
             return
         # The database comes first: one without data keys needs no particular master key, so that a
         # run that was killed between the two can be repeated.
         store.make_file()
         await store.prepare()
-        if source.ours and not await store.in_use():
+        if source.ours and not there and not await store.in_use():
             source.create()
 
 
@@ -92,7 +114,8 @@ def _check_pair(store: Store, source: MasterKeySource) -> None:
     if not source.present():
         raise MasterKeyMissing(
             f"{both} belong together, and the key is missing; restore it from your backup, "
-            "or run keyrelay init again if it was interrupted"
+            + ("copy it from another instance, " if store.path is None else "")
+            + "or run keyrelay init again if it was interrupted"
         )
 
 

@@ -1,126 +1,180 @@
-"""The database: its connections, transactions and errors. The URL decides the engine."""
+"""The vault's database, whichever engine its URL names: its verbs, and the row of its state."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
-from sqlalchemy import URL, Connection, event, insert, make_url, select, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InvalidRequestError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import URL, insert, make_url, select, update
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault import schema
 from vault.chain import Head, State
-from vault.errors import Invalid, StoreUnavailable
+from vault.errors import Invalid
 from vault.register import is_root
 from vault.tables import DATA_KEYS, STATE
 
-_BUSY_MILLISECONDS: Final = 5000
-_CONNECTIONS: Final = 4
-_WAIT_SECONDS = 10.0
-# A rollback journal, because the SQLite of many Pythons can corrupt a WAL that two processes
-# checkpoint (fixed in 3.51.3); EXTRA makes a commit survive the loss of power.
-_PRAGMAS: Final = (
-    f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}",
-    "PRAGMA journal_mode = DELETE",
-    "PRAGMA synchronous = EXTRA",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA secure_delete = ON",
-)
+_FORMS: Final = "postgresql://USER@HOST/DATABASE or sqlite+aiosqlite:///vault.db"
+
+
+class Engine(Protocol):
+    """What differs between databases. Each way in raises StoreUnavailable.
+
+    `path`: the file, None on a server; `described`: its name in messages, without a password.
+    """
+
+    path: Path | None
+    described: str
+
+    def exists(self) -> bool:
+        """Whether there is a database at all, with or without a vault in it."""
+        ...
+
+    def make(self) -> None:
+        """Makes the file, where it is one."""
+        ...
+
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """As long as it lasts no other process, wherever, makes a vault in this database."""
+        ...
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """One snapshot for a few SELECTs."""
+        ...
+
+    def looking(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """For one SELECT that is made again and again, and tells whether the database is there."""
+        ...
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction, durable when it ends without an error. `bump` or `hold` comes first in it:
+        so those of all processes come one after another."""
+        ...
+
+    async def require_alone(self, connection: AsyncConnection) -> None:
+        """Inside a transaction: waits until no other one changes the schema."""
+        ...
+
+    async def snapshot(self) -> bytes:
+        """A file's octets; raises Invalid for a server."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        ...
+
+
+class _TakenBack(Exception):
+    """Ends a transaction that was only to be tried."""
 
 
 class Store:
     """One database. Reads are one snapshot each; writes of all processes come one after another."""
 
-    def __init__(self, url: URL) -> None:
-        self.path = (
-            Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
-        )
-        self.described = str(self.path or url.render_as_string(hide_password=True))
-        self._engine = _engine(url)
-        self._writer = self._engine.execution_options(writes=True)
-        # Within this process writers queue fairly; between processes SQLite's busy timeout decides.
-        self._turn = asyncio.Lock()
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     @classmethod
     def at(cls, url: str | Path) -> Store:
         """The store of a SQLite file or of a URL; raises Invalid. Nothing is opened yet."""
         if isinstance(url, Path):
-            return cls(URL.create("sqlite+aiosqlite", database=str(url)))
+            return cls(_sqlite(URL.create("sqlite+aiosqlite", database=str(url))))
         try:
-            return cls(make_url(url))
-        except (ArgumentError, InvalidRequestError, ImportError, TypeError) as error:
-            raise Invalid(
-                "the vault's URL can't be used; try sqlite+aiosqlite:///vault.db"
-            ) from error
+            parsed = make_url(url)
+        except (ArgumentError, ValueError, TypeError):
+            parsed = URL.create("nonsense")
+        if parsed.drivername in _SERVERS:
+            return cls(_postgres(url))
+        if parsed.drivername == "sqlite+aiosqlite" and parsed.database:
+            return cls(_sqlite(parsed))
+        raise Invalid(f"the vault's URL can't be used; try {_FORMS}")
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None on a server."""
+        return self.engine.path
+
+    @property
+    def described(self) -> str:
+        """Its name in messages."""
+        return self.engine.described
 
     def exists(self) -> bool:
         """Whether there is a database: an empty file is none; a database server always is."""
-        return self.path is None or (self.path.exists() and self.path.stat().st_size > 0)
+        return self.engine.exists()
 
     def make_file(self) -> None:
-        """Makes the database file with mode 0600, so that it never has another."""
-        if self.path is not None and not self.path.exists():
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        """Makes the database file, where it is one, with mode 0600."""
+        self.engine.make()
+
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """As long as it lasts no other process makes a vault in this database."""
+        return self.engine.alone()
 
     async def prepare(self) -> None:
         """Brings the schema to this release; raises SchemaTooNew, StoreUnavailable."""
         async with self.reading() as connection:
             if await connection.run_sync(schema.revision_of) == schema.HEAD:
                 return
-        async with self.writing() as connection:
+        async with self.engine.writing() as connection:
+            await self.engine.require_alone(connection)
             await connection.run_sync(schema.migrate)
 
     async def in_use(self) -> bool:
         """Whether there is a data key, that is, whether a particular master key is needed."""
         async with self.reading() as connection:
+            if await connection.run_sync(schema.revision_of) is None:
+                return False
             return await connection.scalar(select(DATA_KEYS.c.id).limit(1)) is not None
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection for a few SELECTs; raises StoreUnavailable."""
-        with _translated():
-            async with self._engine.connect() as connection:
-                yield connection
+        return self.engine.reading()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, durable when it ends without an error; raises StoreUnavailable."""
-        with _translated():
-            async with self._turn, self._writer.begin() as connection:
-                yield connection
+        """A transaction, durable when it ends without an error; raises StoreUnavailable, and
+        SchemaTooNew where a newer release has taken the database over meanwhile."""
+        async with self.engine.writing() as connection:
+            yield connection
 
     async def state(self) -> State:
         """How often the vault was changed, and what authenticates that."""
-        async with self.reading() as connection:
+        async with self.engine.looking() as connection:
             return await state_in(connection)
 
     async def check(self) -> None:
         """Reads and writes, and takes it back; raises StoreUnavailable."""
-        with _translated():
-            async with self._turn, self._writer.connect() as connection:
+        with suppress(_TakenBack):
+            async with self.engine.writing() as connection:
                 await bump(connection)  # SQLite writes no page that stays the same
-                await connection.rollback()
+                raise _TakenBack
 
     async def snapshot(self) -> bytes:
         """The database file as it is at one moment; raises StoreUnavailable, Invalid."""
-        if self.path is None:
-            raise Invalid("the vault's database is on a server; make its backup there")
-        try:
-            return await asyncio.to_thread(_copy, self.path)
-        except sqlite3.Error as error:
-            raise _unavailable(str(error)) from error
+        return await self.engine.snapshot()
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._engine.dispose()
+        await self.engine.close()
+
+
+def _sqlite(url: URL) -> Engine:
+    from vault.sqlite import SqliteFile  # noqa: PLC0415 - an engine is loaded where it is used
+
+    return SqliteFile(url)
+
+
+def _postgres(url: str) -> Engine:
+    from vault.postgres import PostgresServer  # noqa: PLC0415
+
+    return PostgresServer(url)
+
+
+_SERVERS: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 
 
 async def bump(connection: AsyncConnection) -> State:
@@ -164,104 +218,3 @@ async def write_state(connection: AsyncConnection, state: State) -> None:
     rows, link = state.head or (None, None)
     values = {"generation": state.generation, "seal": state.seal, "register": state.root}
     await connection.execute(update(STATE).values(**values, audit_rows=rows, audit_link=link))
-
-
-def _engine(url: URL) -> AsyncEngine:
-    # hide_parameters: a failed statement must not print what it was about to store.
-    if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, hide_parameters=True)
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_size=_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=_WAIT_SECONDS,
-        connect_args={"isolation_level": None},  # the driver starts no transactions of its own
-    )
-    event.listen(engine.sync_engine, "connect", _set_pragmas)
-    file = _File(Path(url.database or ":memory:"))
-    event.listen(engine.sync_engine, "do_connect", file.require)
-    event.listen(engine.sync_engine, "connect", file.remember)
-    event.listen(engine.sync_engine, "checkout", file.compare)
-    event.listen(engine.sync_engine, "begin", _begin)
-    return engine
-
-
-class _File:
-    """Keeps connections to the file that is there: on an open one SQLite would read on in a file
-    that was removed or replaced, where nobody's changes arrive, and for a new one make an empty
-    file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def require(self, *_: object) -> None:
-        """Before a connection is made; raises OperationalError."""
-        if self._which() is None:
-            raise sqlite3.OperationalError(f"{self._path.name} is not there")
-
-    def remember(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        """Which file a connection has open."""
-        record.info["file"] = self._which()
-
-    def compare(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
-        """Before a connection is used; another is made for another file."""
-        if self._which() != record.info["file"]:
-            raise DisconnectionError
-
-    def _which(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-
-def _set_pragmas(connection: Any, _record: object) -> None:
-    # A text that somebody made undecodable is another text: its row is refused by its name.
-    connection.driver_connection.text_factory = _text
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _copy(path: Path) -> bytes:
-    """All pages in one step: a writer waits, or is waited for."""
-    with (
-        closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as source,
-        closing(sqlite3.connect(":memory:")) as copy,
-    ):
-        source.backup(copy)
-        return copy.serialize()
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode(errors="replace")
-
-
-def _begin(connection: Connection) -> None:
-    # A write takes its lock at once: a read that becomes a write later could meet another one.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (DBAPIError, PoolTimeout) as error:
-        reason = str(getattr(error, "orig", None) or "too many are using it")
-        raise _unavailable(reason) from error
-
-
-def _unavailable(reason: str) -> StoreUnavailable:
-    return StoreUnavailable(f"the vault's database can't be used now ({reason}); {_remedy(reason)}")
-
-
-def _remedy(reason: str) -> str:
-    if "locked" in reason:
-        return "another process is using it: try again"
-    if "not a database" in reason or "malformed" in reason:
-        return "restore it from your backup"
-    return "see that its disk is there, writable and not full, and try again"

@@ -17,7 +17,7 @@ import click
 from proxy.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from proxy.config import Config, KeyValues
+    from proxy.config import Config, KeyValues, VaultPlace
 
 DATA: Final = "KEYRELAY_DATA"
 CONFIG: Final = "KEYRELAY_CONFIG"
@@ -68,5 +68,12 @@ class Desk:
 
 
 def desk_of(ctx: click.Context) -> Desk:
+    def vault_place(self) -> VaultPlace:
+        """Where the vault is, whatever else is wrong with the configuration."""
+        from proxy.config import VaultPlace, load_vault_place  # noqa: PLC0415
+
+        path = self.config_path
+        return VaultPlace() if path is None else load_vault_place(path, self.environ)
+
     """The desk of this command line, made when it is first asked for."""
     return ctx.ensure_object(Desk)

@@ -65,11 +65,12 @@ async def open_vault_of(
         desk.data,
         desk.environ,
         desk.clock,
+        url=None if config.vault.url is None else config.vault.url.text,
         create=create,
         actor=actor or desk.actor,
         accept_rollback=desk.accept_rollback,
         master_key_command=config.server.master_key_command,
-        ask=ask_passphrase if on_terminal() else None,
+        ask=desk.ask or (ask_passphrase if on_terminal() else None),
         new_passphrase=new_passphrase,
     )
 
@@ -88,6 +89,8 @@ async def open_session(
         with suppress(Declared) if mending else nullcontext():
             await vault.declare(declared_keys(config), declared_backends(config))
         yield Session(desk, config, vault)
+        if late := await vault.catch_up():
+            click.echo(f"keyrelay: what was changed stands, but {late}", err=True)
     finally:
         await vault.close()
 
@@ -138,7 +141,7 @@ def _config_or_none(desk: Desk) -> Config:
             "this goes on without it",
             err=True,
         )
-        return Config()
+        return Config(vault=desk.vault_place())
 
 
 @contextmanager

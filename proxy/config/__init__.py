@@ -1,6 +1,7 @@
 """The configuration: one YAML file and the environment, parsed once into typed frozen objects."""
 
 from proxy.config.declared import declared_backends, declared_keys
+from proxy.config.engines import EngineUrl, VaultPlace
 from proxy.config.imported import (
     IMPORTED,
     importing_alone,
@@ -10,7 +11,7 @@ from proxy.config.imported import (
     write_imported_services,
 )
 from proxy.config.keys import judge_hosts, make_key
-from proxy.config.loading import load_config
+from proxy.config.loading import load_config, load_vault_place
 from proxy.config.model import BackendEntry, Cache, CallLimits, Config, KeyEntry, Limits, Server
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.units import parse_seconds
@@ -23,15 +24,18 @@ __all__ = [
     "CallLimits",
     "Config",
     "ConfigError",
+    "EngineUrl",
     "KeyEntry",
     "KeyValues",
     "Limits",
     "Server",
+    "VaultPlace",
     "declared_backends",
     "declared_keys",
     "importing_alone",
     "judge_hosts",
     "load_config",
+    "load_vault_place",
     "make_key",
     "parse_seconds",
     "read_document",

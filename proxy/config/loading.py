@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config.engines import VaultPlace
 from proxy.config.keys import judge_hosts, judge_parts
 from proxy.config.model import (
     LIST,
@@ -30,7 +31,7 @@ from proxy.config.reading import ConfigError, read_document
 from proxy.config.signin import IssuerEntry
 from proxy.config.surroundings import Surroundings
 from proxy.config.usage import PriceEntry, Usage
-from proxy.config.values import KeyValues, resolve_key, seen_from
+from proxy.config.values import KeyValues, resolve_key, resolve_url, seen_from
 from proxy.injection import check_credential
 from proxy.services import ServiceError, Services, load_services
 from vault import Secret
@@ -45,6 +46,7 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("limits", "services"): CallLimits,
     ("limits", "concurrency"): Concurrency,
     ("limits", "quotas"): QuotaEntry,
+    ("vault",): VaultPlace,
     ("usage",): Usage,
     ("prices",): PriceEntry,
     ("keys",): KeyEntry,
@@ -102,6 +104,21 @@ def load_config(
     return config
 
 
+def load_vault_place(path: Path, environ: Mapping[str, str]) -> VaultPlace:
+    """That section alone, for who goes on where others have mistakes, or where the file can't be
+    read at all. Raises ConfigError for its own."""
+    surroundings = _Reading(None, environ, path.parent, "leave").surroundings()
+    try:
+        section = read_document(path).get("vault") or {}
+    except ConfigError:
+        return VaultPlace()
+    try:
+        return VaultPlace.model_validate(section, context=surroundings)
+    except ValidationError as error:
+        mistakes = (f"{path}: vault.{mistake}" for mistake in _mistakes(error))
+        raise ConfigError(tuple(mistakes)) from error
+
+
 def _with_imported(
     own: object, imported: Mapping[str, Any], mistakes: list[str]
 ) -> dict[str, dict[str, Any]]:
@@ -137,6 +154,7 @@ class _Reading:
     def surroundings(self) -> Surroundings:
         return Surroundings(
             key_value=self._key_value,
+            url_value=self._url_value,
             judge_key=self._judge_key,
             known_service=self._known_service,
             near=self._near,
@@ -157,6 +175,11 @@ class _Reading:
 
     def _near(self, path: Path) -> Path:
         return seen_from(self.folder, path)
+
+    def _url_value(self, text: str) -> str | None:
+        if self.key_values == "import":  # another file's: only its keys are of interest
+            return None
+        return resolve_url(text, self.environ, self.folder)
 
     def _judge_key(self, entry: KeyEntry) -> None:
         service = self.registry.get(entry.service) if self.registry else None

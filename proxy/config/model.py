@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from proxy.config.engines import VaultPlace
 from proxy.config.networks import Network
 from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
@@ -353,6 +354,7 @@ class Config(Section):
     backends: Annotated[tuple[BackendEntry, ...], AfterValidator(_distinct)] = ()
     keys: Keys = ()
     server: Server = Server()
+    vault: VaultPlace = VaultPlace()
     cache: Cache = Cache()
     limits: Limits = Limits()
     health: HealthChecks = HealthChecks()

@@ -25,11 +25,13 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 class Surroundings:
     """What lies around a file: how a key's text becomes a secret, and what is known of services.
 
-    `near`: a path that stands in the file, as seen from the file. All raise ValueError with one
-    sentence that holds no value.
+    `url_value`: the same for the URL of an engine, which may also stand there as it is; None: it is
+    not followed now. `near`: a path that stands in the file, as seen from the file. All raise
+    ValueError with one sentence that holds no value.
     """
 
     key_value: Callable[[str], Secret]
+    url_value: Callable[[str], str | None]
     judge_key: Callable[[KeyEntry], None]
     known_service: Callable[[str], str]
     near: Callable[[Path], Path]

@@ -1,4 +1,5 @@
-"""The text of a key to its octets: `${NAME}`, `file:PATH`, or, when importing, the key itself."""
+"""The text of a secret to its octets: `${NAME}`, `file:PATH`, or the secret itself where that may
+stand there."""
 
 from __future__ import annotations
 
@@ -19,11 +20,27 @@ _MAX_FILE_OCTETS: Final = 65536
 
 def resolve_key(text: str, mode: KeyValues, environ: Mapping[str, str], folder: Path) -> Secret:
     """The key that `text` stands for; raises ValueError with a sentence that never shows it."""
-    match = _REFERENCE.fullmatch(text)
-    if match is None and not text.startswith("file:"):
+    if not _refers(text):
         return _plain(text, mode)
-    if mode == "leave":
-        return Secret(_UNRESOLVED)
+    return Secret(_UNRESOLVED) if mode == "leave" else Secret(_followed(text, environ, folder))
+
+
+def resolve_url(text: str, environ: Mapping[str, str], folder: Path) -> str:
+    """The URL of an engine: as a key's value, or as it is; raises ValueError that shows nothing."""
+    if not _refers(text):
+        return text
+    try:
+        return _followed(text, environ, folder).decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("expected a URL, found octets that are no text") from None
+
+
+def _refers(text: str) -> bool:
+    return text.startswith("file:") or _REFERENCE.fullmatch(text) is not None
+
+
+def _followed(text: str, environ: Mapping[str, str], folder: Path) -> bytes:
+    match = _REFERENCE.fullmatch(text)
     if match is not None:
         return _from_environment(match[1], environ)
     return _from_file(seen_from(folder, Path(text.removeprefix("file:"))))
@@ -47,14 +64,14 @@ def _plain(text: str, mode: KeyValues) -> Secret:
     return Secret(text.encode())
 
 
-def _from_environment(name: str, environ: Mapping[str, str]) -> Secret:
+def _from_environment(name: str, environ: Mapping[str, str]) -> bytes:
     value = environ.get(name, "")
     if not value:
         raise ValueError(f"expected the environment variable {name} to be set")
-    return Secret(value.encode("utf-8", "surrogateescape"))
+    return value.encode("utf-8", "surrogateescape")
 
 
-def _from_file(path: Path) -> Secret:
+def _from_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             octets = file.read(_MAX_FILE_OCTETS + 3)  # a line end too; it may be endless
@@ -64,4 +81,4 @@ def _from_file(path: Path) -> Secret:
     octets = octets.removesuffix(b"\n").removesuffix(b"\r")
     if not 0 < len(octets) <= _MAX_FILE_OCTETS:
         raise ValueError(f"expected a file with one key of at most 64 KiB: {path}")
-    return Secret(octets)
+    return octets

@@ -22,9 +22,11 @@ from proxy.config import (
     KeyEntry,
     Limits,
     Server,
+    VaultPlace,
     declared_backends,
     declared_keys,
     load_config,
+    load_vault_place,
     make_key,
     parse_seconds,
     read_document,
@@ -260,7 +262,7 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         "extra",
     }
     by_place = dict(line.split(": ", 1) for line in found)
-    assert "expected one of services, backends, keys, server, cache, limits" in by_place["extra"]
+    assert "expected one of services, backends, keys, server, vault, cache, limits" in by_place["extra"]
     assert "nothing is ever sent to this address (link-local)" in by_place["backends[2].url"]
     assert "metrics_listen, admin_listen" in by_place["server.nonsense"]
     assert by_place["keys[1].value"] == "expected the environment variable UNSET to be set"
@@ -705,3 +707,36 @@ def test_the_models_are_made_by_the_loader_only() -> None:
     """A key entry needs to know the services; without them it is a fault of ours."""
     with pytest.raises(TypeError):
         KeyEntry.model_validate({"service": "openai", "value": "${A}"})
+
+
+def test_the_url_of_the_vault_stands_there_or_elsewhere(write: Any, tmp_path: Path) -> None:
+    """It may hold a password: nothing shows it, and every command follows it."""
+    url = f"postgresql://relay:{CANARY}@db.internal/relay"
+    (tmp_path / "url").write_text(url + "\n")
+    for text in (url, "${RELAY_DB}", "file:url"):
+        path = write(f"vault: {{url: '{text}'}}")
+        for mode in ("resolve", "leave"):
+            config = load_config(path, {"RELAY_DB": url}, key_values=mode)
+            assert config.vault.url is not None
+            assert config.vault.url.text == url
+            assert CANARY not in repr(config)
+        assert load_config(path, {}, key_values="import").vault.url is None
+        assert load_vault_place(path, {"RELAY_DB": url}) == config.vault
+    assert load_vault_place(write("{"), {}) == VaultPlace()
+    assert load_vault_place(write("server: {port: x}"), {}) == VaultPlace()
+
+
+def test_an_url_that_is_none_of_a_vault_is_refused(write: Any, tmp_path: Path) -> None:
+    """And not shown."""
+    (tmp_path / "octets").write_bytes(b"\xff")
+    for text, expected in (
+        (f"mysql://x:{CANARY}@h/d", "expected postgresql://USER@HOST/DATABASE"),
+        ("5", "expected a URL"),
+        ("'${NOBODY}'", "expected the environment variable NOBODY to be set"),
+        ("file:octets", "expected a URL, found octets"),
+    ):
+        path = write(f"vault: {{url: {text}}}")
+        (mistake,) = mistakes(path)
+        assert mistake.startswith(f"vault.url: {expected}")
+        with pytest.raises(ConfigError, match=r"vault\.url: expected"):
+            load_vault_place(path, {})

@@ -22,6 +22,7 @@ OURS = (f"{ROOT}/proxy/", f"{ROOT}/vault/")
 MAY = {
     f"{ROOT}/proxy/network.py": "the dialler",
     f"{ROOT}/proxy/engine.py": "to the admin's own Redis",
+    f"{ROOT}/vault/postgres.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/traces/collector.py": "to the admin's own collector, from a thread of its own",
 }
 EVENTS = {

@@ -241,7 +241,7 @@ async def test_a_database_that_does_not_open_is_no_backup(
 
 async def test_a_database_on_a_server_has_backups_there(vault: Vault, tmp_path: Path) -> None:
     """Only a file is copied."""
-    vault._core.store.path = None
+    vault._core.store.engine.path = None
     with pytest.raises(Invalid, match="make its backup there"):
         await vault.backup(tmp_path / "backup", WORDS, [])
 
@@ -255,7 +255,7 @@ async def test_a_locked_database_is_unavailable(
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vault.store._copy", fail)
+        patch.setattr("vault.sqlite._copy", fail)
         with pytest.raises(StoreUnavailable, match="disk I/O error"):
             await vault.backup(tmp_path / "backup", WORDS, [])
 

@@ -162,7 +162,7 @@ async def test_a_url_that_cannot_be_used_is_refused(
     tmp_path: Path, clock: FakeClock, url: str
 ) -> None:
     """Unknown, synchronous, not installed, or only in memory."""
-    with pytest.raises(Invalid, match="try sqlite"):
+    with pytest.raises(Invalid, match="try postgresql"):
         await open_vault(tmp_path / "data", {}, clock, url=url, create=True)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, text
 from tests.support.clock import FakeClock
 from tests.vault.words import new_key, rows
 from vault import SchemaTooNew, StoreUnavailable, Token, Vault, open_vault, schema
+from vault import sqlite as sqlite_room
 from vault import store as store_room
 from vault.mastersource import MasterKeySource
 from vault.sealing import DataKey
@@ -111,8 +112,8 @@ async def test_a_locked_database_is_unavailable(
     data: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while of patience; a read too; and afterwards all goes on."""
-    pragmas = ("PRAGMA busy_timeout = 10", *store_room._PRAGMAS[1:])
-    monkeypatch.setattr(store_room, "_PRAGMAS", pragmas)
+    pragmas = ("PRAGMA busy_timeout = 10", *sqlite_room._PRAGMAS[1:])
+    monkeypatch.setattr(sqlite_room, "_PRAGMAS", pragmas)
     vault = await open_vault(data, {}, clock)
     other = sqlite3.connect(data / "vault.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -129,8 +130,8 @@ async def test_a_reader_that_stays_does_not_lose_a_write(
     data: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit that can't be made is an error, and nothing of it is there."""
-    pragmas = ("PRAGMA busy_timeout = 10", *store_room._PRAGMAS[1:])
-    monkeypatch.setattr(store_room, "_PRAGMAS", pragmas)
+    pragmas = ("PRAGMA busy_timeout = 10", *sqlite_room._PRAGMAS[1:])
+    monkeypatch.setattr(sqlite_room, "_PRAGMAS", pragmas)
     vault = await open_vault(data, {}, clock)
     other = sqlite3.connect(data / "vault.db", isolation_level=None)
     other.execute("BEGIN")
@@ -149,10 +150,10 @@ async def test_too_many_at_once_is_unavailable(
     data: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits too long for a connection is told so."""
-    monkeypatch.setattr(store_room, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_room, "_WAIT_SECONDS", 0.01)
     vault = await open_vault(data, {}, clock)
     async with AsyncExitStack() as stack:
-        for _ in range(store_room._CONNECTIONS):
+        for _ in range(sqlite_room._CONNECTIONS):
             await stack.enter_async_context(vault._core.reading())
         with pytest.raises(StoreUnavailable, match="too many are using it"):
             await vault.list_keys()

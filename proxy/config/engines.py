@@ -1,0 +1,40 @@
+"""The URLs of the admin's own engines. One may hold a password, and shows itself nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from pydantic import PlainValidator, ValidationInfo
+
+from proxy.config.section import Section
+from proxy.config.surroundings import surroundings_of
+
+_VAULTS: Final = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUrl:
+    """Where an engine is, and who comes."""
+
+    text: str = field(repr=False)
+
+
+def _engine_url(text: object, info: ValidationInfo) -> EngineUrl | None:
+    if not isinstance(text, str):
+        raise ValueError("expected a URL, ${NAME} or file:PATH")
+    found = surroundings_of(info).url_value(text)
+    return None if found is None else EngineUrl(found)
+
+
+def _vault_url(text: object, info: ValidationInfo) -> EngineUrl | None:
+    url = None if text is None else _engine_url(text, info)
+    if url is not None and not url.text.startswith(_VAULTS):
+        raise ValueError("expected postgresql://USER@HOST/DATABASE, by ${NAME} or file:PATH too")
+    return url
+
+
+class VaultPlace(Section):
+    """Where the vault's database is; None: vault.db in the data directory."""
+
+    url: Annotated[EngineUrl | None, PlainValidator(_vault_url)] = None

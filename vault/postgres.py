@@ -1,0 +1,268 @@
+"""The database on a PostgreSQL server: deadlines, and nobody waits for one that is gone.
+
+asyncpg reads the URL, so that it means what libpq's would: several hosts, `sslmode`, a password
+file. Every look for changes tells whether the server answers; while it does not, one in a while
+tries and all others are refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from vault.errors import Invalid, StoreUnavailable
+
+CONNECT_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 3.0
+"""How long the server may take to say how often the vault was changed."""
+
+STATEMENT_SECONDS: Final = 30.0
+"""How long one statement may take: the largest reads every row of a table."""
+
+PAUSE_SECONDS: Final = 1.0
+"""How long nobody asks a server that did not answer."""
+
+_CONNECTIONS: Final = 4
+_WAIT_SECONDS = 10.0
+_MIGRATING: Final = 0x6B72_7661  # names of locks: any numbers will do that nobody else takes
+_MAKING: Final = 0x6B72_7662
+_SESSION: Final = {
+    "application_name": "keyrelay",
+    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
+    "lock_timeout": "20s",
+    # Whoever stands still, or is gone, inside a transaction must not hold up all others.
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "30",
+}
+_DURABLE: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
+_REMEDIES: Final = (
+    ("28", "correct the user and the password in vault.url"),
+    ("3D", "create the database, or correct vault.url"),
+    ("42501", "give its user the right to create tables in its schema"),
+    ("42", "restore it from your backup"),
+    ("53", "see that the server has room and takes enough connections, and try again"),
+    ("25006", "let vault.url name the server that takes writes"),
+    ("55P03", "another process is using it: try again"),
+    ("40", "another process is using it: try again"),
+)
+
+
+class _NoAnswer(StoreUnavailable):
+    """The server is gone, or can't be reached, or takes too long."""
+
+
+class PostgresServer:
+    """One database on a server. `looking` has a connection of its own, so that it never queues."""
+
+    path: Path | None = None
+
+    def __init__(self, url: str) -> None:
+        self._dsn = url.replace("+asyncpg", "", 1)
+        self.described = _described(self._dsn)
+        self._pool = self._engine(_CONNECTIONS, STATEMENT_SECONDS)
+        self._reader = self._pool.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        looker = self._engine(1, LOOK_SECONDS)
+        self._looker = looker.execution_options(isolation_level="AUTOCOMMIT")
+        self._turn = asyncio.Lock()
+        self._breaker = Breaker()
+
+    def exists(self) -> bool:
+        """Always: whether a vault is in it shows when it is asked."""
+        return True
+
+    def make(self) -> None:
+        """Nothing: a server's databases are its admin's to make."""
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """One process at a time, of all instances; waits for the others."""
+        async with self._asked(), self._pool.connect() as connection:
+            asked = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await asked.execute(text(f"SELECT pg_advisory_lock({_MAKING})"))
+            try:
+                yield
+            finally:
+                await asked.execute(text(f"SELECT pg_advisory_unlock({_MAKING})"))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A snapshot for a few SELECTs; raises StoreUnavailable."""
+        async with self._asked(), self._reader.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[AsyncConnection]:
+        """For one SELECT, within LOOK_SECONDS; whether it is answered decides for all others."""
+        try:
+            with _translated():
+                async with asyncio.timeout(LOOK_SECONDS), self._looker.connect() as connection:
+                    yield connection
+        except StoreUnavailable as error:
+            self._breaker.trip(error, cut=True)
+            raise
+        self._breaker.mend()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, durable when it ends without an error; raises StoreUnavailable.
+
+        What it reads behind `bump` or `hold`, which wait for the one before, is what that left.
+        """
+        async with self._asked(), self._turn, self._pool.begin() as connection:
+            yield connection
+
+    async def require_alone(self, connection: AsyncConnection) -> None:
+        """Waits until no other transaction changes the schema."""
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
+
+    async def snapshot(self) -> bytes:
+        """Raises Invalid: a server has backups of its own."""
+        raise Invalid(
+            "the vault's database is on a server; make its backup there, or copy it to a file with "
+            "keyrelay migrate first"
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._looker.dispose()
+        await self._pool.dispose()
+
+    @asynccontextmanager
+    async def _asked(self) -> AsyncIterator[None]:
+        """Whatever is asked of the server but whether it is there."""
+        self._breaker.admit()
+        try:
+            with _translated():
+                async with self._breaker.cut_when_gone():
+                    yield
+        except _NoAnswer as error:
+            self._breaker.trip(error)
+            raise
+
+    def _engine(self, connections: int, seconds: float) -> AsyncEngine:
+        async def connect(*_: object, **__: object) -> Any:
+            made = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=seconds,
+                server_settings=dict(_SESSION),
+            )
+            await made.execute(_DURABLE)
+            return made
+
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect,
+            hide_parameters=True,  # a failed statement must not print what it was about to store
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=_WAIT_SECONDS,
+        )
+        event.listen(engine.sync_engine, "checkout", _require_open)
+        return engine
+
+
+class Breaker:
+    """Keeps all from waiting for a server that did not answer the last one."""
+
+    def __init__(self) -> None:
+        self._why: StoreUnavailable | None = None
+        self._next = 0.0
+        self._waiting: set[asyncio.Timeout] = set()
+
+    def admit(self) -> None:
+        """Raises StoreUnavailable at once, but for one in a while."""
+        now = asyncio.get_running_loop().time()
+        if self._why is None:
+            return
+        if now < self._next:
+            raise StoreUnavailable(str(self._why))
+        self._next = now + PAUSE_SECONDS
+
+    def trip(self, why: StoreUnavailable, *, cut: bool = False) -> None:
+        """The server did not answer. `cut`: nor will it those who wait."""
+        now = asyncio.get_running_loop().time()
+        self._why, self._next = why, now + PAUSE_SECONDS
+        for waiting in self._waiting if cut else ():
+            waiting.reschedule(now)
+
+    def mend(self) -> None:
+        """It answered."""
+        self._why = None
+
+    @asynccontextmanager
+    async def cut_when_gone(self) -> AsyncIterator[None]:
+        """Ends with TimeoutError as soon as the server is found gone."""
+        async with asyncio.timeout(None) as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            finally:
+                self._waiting.discard(scope)
+
+
+def _require_open(connection: Any, _record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Before a connection is used: one that the server has closed is made anew."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _described(dsn: str) -> str:
+    """Host and database of a URL; raises Invalid, and shows nothing of it."""
+    try:
+        parts = urlsplit(dsn)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}"
+    except ValueError:
+        raise Invalid(
+            "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE"
+        ) from None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailable(_sentence("too many are using it", "try again")) from error
+    except DBAPIError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        raise _told(cause or error) from cause
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _told(error) from error
+
+
+def _told(error: BaseException) -> StoreUnavailable:
+    """The first line alone: the second may hold what was to be stored."""
+    state = getattr(error, "sqlstate", None) or ""
+    reason = str(error).partition("\n")[0]
+    for begin, remedy in _REMEDIES:
+        if state.startswith(begin):
+            return StoreUnavailable(_sentence(reason, remedy))
+    if isinstance(error, TimeoutError):
+        reason = "the server does not answer"
+    elif isinstance(error, OSError):
+        reason = os.strerror(error.errno).lower() if error.errno else "no connection to it"
+    remedy = "see that its server runs and can be reached, and try again"
+    return _NoAnswer(_sentence(reason, remedy))
+
+
+def _sentence(reason: str, remedy: str) -> str:
+    return f"the vault's database can't be used now ({reason}); {remedy}"
