@@ -81,6 +81,7 @@ class Changes:
     async def look(self) -> None:
         """Takes up what has changed in the vault since the last time."""
         await self._refresh()
+        self._outage.lag(await self._vault.catch_up())
         if self._vault.generation != self._taken:  # by another process, or by an admin in this one
             self._forwarder.forget()
             await self.take_purges()

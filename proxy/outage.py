@@ -34,6 +34,7 @@ class Outage:
         self._failing = False
         self._overdue: float | None = None
         self._lapsed = False
+        self._lagging = False
 
     def become(self, longest: float) -> None:
         """Another bound, from now on."""
@@ -61,6 +62,14 @@ class Outage:
                 self.gap().left or 0,
                 why,
             )
+
+    def lag(self, why: str) -> None:
+        """A change stands that the anchor does not know of: why, or nothing once it does."""
+        if why and not self._lagging:
+            _log.error("changes are made, but %s", why)
+        elif self._lagging and not why:
+            _log.warning("the anchor knows of every change again")
+        self._lagging = bool(why)
 
     def gap(self) -> Gap:
         """How it stands now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,7 +34,9 @@ class Clock(Protocol):
 class Moment:
     """What everybody who works on one open vault sees, whoever they are."""
 
-    __slots__ = ("anchor", "declared", "hasher", "point", "refused", "register", "run", "seen")
+    __slots__ = (
+        "anchor", "declared", "hasher", "late", "point", "refused", "register", "run", "seen",
+    )  # fmt: skip
 
     def __init__(self, anchor: Anchor) -> None:
         self.anchor = anchor
@@ -43,6 +45,7 @@ class Moment:
         self.point = Point(0, -1)
         self.register: Register | None = None
         self.run = secrets.token_hex(8)
+        self.late = ""
         self.seen = Lookups()
         self.declared = Declarations()
 
@@ -123,7 +126,10 @@ class Core:
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Change]:
-        """One transaction: durable and counted when it ends, the look-ups forgotten."""
+        """One transaction: durable and counted when it ends, the look-ups forgotten.
+
+        Also where the anchor can't follow: `catch_up` says so.
+        """
         begun = False
         try:
             async with self.store.writing() as connection:
@@ -151,9 +157,7 @@ class Core:
         # Of a change that another process made this one may not have heard yet: `refresh` will.
         seen = self._moment.point
         self._moment.point = Point(seen.generation, max(seen.rows, point_of(state).rows))
-        # The entries are there: whoever heard of an error would write them again, and again.
-        with suppress(StoreUnavailable):
-            await self._advance(state)
+        await self._advance(state)
 
     @asynccontextmanager
     async def accepting(self, at_least: int) -> AsyncIterator[Change]:
@@ -238,9 +242,24 @@ class Core:
         return moment.register
 
     async def _advance(self, state: State) -> None:
-        hasher, point = self._moment.hasher, point_of(state)
-        if hasher is not None and state.seal is not None:
+        if self._moment.hasher is not None and state.seal is not None:
+            await self._anchor_at(self._moment.hasher, point_of(state))
+
+    async def _anchor_at(self, hasher: KeyedHasher, point: Point) -> None:
+        # What was changed is durable: whoever heard of an error would do it again, and again.
+        try:
             await asyncio.to_thread(self.anchor.advance, point, mark(hasher, point))
+        except StoreUnavailable as error:
+            self._moment.late = str(error)
+        else:
+            self._moment.late = ""
+
+    async def catch_up(self) -> str:
+        """Writes the anchor once more where that could not be done; why it still can't, or ""."""
+        moment = self._moment
+        if moment.late and moment.hasher is not None:
+            await self._anchor_at(moment.hasher, moment.point)
+        return moment.late
 
     def judge(self, hasher: KeyedHasher, state: State) -> None:
         """Raises RolledBack for a state that is not ours, or earlier than what was seen already."""

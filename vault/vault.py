@@ -247,6 +247,13 @@ class Vault:
         """Looks for a change by another process and forgets what was looked up; True if so."""
         return await self._core.refresh()
 
+    async def catch_up(self) -> str:
+        """Writes the anchor once more where a change that stands could not be noted there.
+
+        Returns why it still can't be, or nothing.
+        """
+        return await self._core.catch_up()
+
     def lapse(self) -> None:
         """Nothing that was read counts any more, until `refresh` can read the database again."""
         self._core.lapse()

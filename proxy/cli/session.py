@@ -70,7 +70,7 @@ async def open_vault_of(
         actor=actor or desk.actor,
         accept_rollback=desk.accept_rollback,
         master_key_command=config.server.master_key_command,
-        ask=ask_passphrase if on_terminal() else None,
+        ask=desk.ask or (ask_passphrase if on_terminal() else None),
         new_passphrase=new_passphrase,
     )
 
@@ -89,6 +89,8 @@ async def open_session(
         with suppress(Declared) if mending else nullcontext():
             await vault.declare(declared_keys(config), declared_backends(config))
         yield Session(desk, config, vault)
+        if late := await vault.catch_up():
+            click.echo(f"keyrelay: what was changed stands, but {late}", err=True)
     finally:
         await vault.close()
 

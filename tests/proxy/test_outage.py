@@ -97,3 +97,14 @@ async def test_another_bound_holds_at_once() -> None:
     await outage.look()
     await outage.look()
     assert vault.lapses == 1
+
+
+def test_an_anchor_that_lags_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And once more when it has caught up."""
+    outage = Outage(FakeClock(), 300, Vault().lapse)
+    for why in ("", "the anchor is not there", "the anchor is not there", "", ""):
+        outage.lag(why)
+    assert [record.getMessage() for record in caplog.records] == [
+        "changes are made, but the anchor is not there",
+        "the anchor knows of every change again",
+    ]

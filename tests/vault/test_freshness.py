@@ -217,6 +217,31 @@ async def test_an_anchor_that_cannot_be_used_is_unavailable(
             await open_vault(data, {"KEYRELAY_ANCHOR_FILE": str(place)}, FakeClock())
 
 
+async def test_a_change_stands_though_its_anchor_cannot_be_written(
+    vault: Vault, data: Path
+) -> None:
+    """Who heard of an error would make it again, and a new token's text would be lost. It is told
+    until the anchor has caught up; with the next change at the latest it has."""
+    assert await vault.catch_up() == ""
+    anchor = data / "vault.anchor"
+    for mend in (vault.catch_up, lambda: vault.revoke_token("default", "ada")):
+        old = anchor.read_bytes()
+        anchor.unlink()
+        anchor.mkdir()
+        _, text = await vault.issue_token(NewToken("default", "ada"))
+        assert await vault.verify_token(text.encode()) is not None
+        for _ in range(2):
+            assert str(anchor) in await vault.catch_up()
+        anchor.rmdir()
+        anchor.write_bytes(old)
+        await mend()
+        assert await vault.catch_up() == ""
+        assert numbers(data)[0] == numbers(data)[1]
+        await change(data)
+        await vault.refresh()
+        await vault.remove_tenant("default")
+
+
 async def test_an_empty_anchor_is_one_that_is_being_made(data: Path, tmp_path: Path) -> None:
     """Two processes may make a vault at once. Outside it is missing, as if it were not there."""
     await change(data)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 
 from proxy.clock import SystemClock
 from tests.proxy.cli.conftest import CANARY, Terminal
 from tests.support.clock import FakeClock
-from vault import Token, open_vault
+from vault import StoreUnavailable, Token, open_vault
+from vault.anchor import Anchor, Point
 
 
 def verified(relay: Terminal, text: str) -> Token | None:
@@ -54,6 +56,23 @@ def test_a_token_that_nobody_saw_is_over(
     assert err.endswith("nobody can have read the token, so it is revoked: issue another one\n")
     assert [row["state"] for row in relay.run("token", "list").rows] == ["revoked"]
     relay.run("token", "issue", "ann")
+
+
+def test_a_change_stands_that_the_anchor_does_not_know_of(
+    relay: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the token's text is shown: nobody gets it a second time."""
+    advance, lost = Anchor.advance, StoreUnavailable("the anchor can't be used")
+
+    def once(anchor: Anchor, point: Point, seal: bytes) -> None:
+        monkeypatch.setattr(Anchor, "advance", Mock(side_effect=lost))
+        advance(anchor, point, seal)
+
+    monkeypatch.setattr(Anchor, "advance", once)
+    said = relay.run("token", "issue", "ann")
+    assert "keyrelay: what was changed stands, but the anchor can't be used\n" in said.err
+    monkeypatch.undo()
+    assert verified(relay, said.out.strip()) is not None
 
 
 def test_a_leaked_token_is_revoked_whatever_is_wrong_with_the_configuration(
