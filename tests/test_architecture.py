@@ -51,6 +51,7 @@ FLOORS = {
     "proxy.catalogue": RULES,
     "proxy.record": RECORDS,
     "proxy.engine": RECORDS,
+    "proxy.database": RECORDS,
     "proxy.config": MACHINES,
     "proxy.limits": MACHINES,
     "proxy.network": MACHINES,

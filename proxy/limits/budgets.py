@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from proxy.clock import Clock
+from proxy.limits.notes import Counts
 
 FLUSH_SECONDS: Final = 1.0
 """At most so much is lost in a crash."""
@@ -21,18 +22,25 @@ class Ledger(Protocol):
         """The counts of a month such as 2026-11, by subject; None: they can't be read now."""
         ...
 
-    def note(self, subject: str, month: str, total: int) -> None:
-        """Remembers a count until the next `flush`."""
+    def note(self, subject: str, month: str, calls: int) -> None:
+        """Remembers so many calls more, or fewer, until the next `flush`."""
         ...
 
-    async def flush(self) -> None:
-        """Writes down what was noted; what can't be written now is kept for the next time."""
+    async def flush(self) -> Counts:
+        """Adds what was noted to what is written; what can't be written now is kept for later.
+
+        Gives what it comes to with what others counted, and with what was noted since.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Lets go of what was opened."""
         ...
 
 
 class Budgets:
-    """Counts in memory, and tells the ledger; but first it takes up what is written there of this
-    month, or what is counted now would be written above it."""
+    """Counts in memory, and tells the ledger; takes up what is written there of this month first,
+    and with everything that it writes what others have written."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
@@ -57,6 +65,7 @@ class Budgets:
         if self._writing is not None:
             await self._writing
         await self._write()
+        await self._ledger.aclose()
 
     def spent(self, subject: str) -> int:
         """Calls of this month."""
@@ -65,8 +74,9 @@ class Budgets:
 
     def count(self, subject: str, calls: int = 1) -> None:
         """Counts a call, or with -1 takes one back."""
-        total = self._counts[subject] = max(0, self.spent(subject) + calls)
-        self._ledger.note(subject, self._month, total)
+        before = self.spent(subject)
+        total = self._counts[subject] = max(0, before + calls)
+        self._ledger.note(subject, self._month, total - before)
         self._news.set()
 
     def left(self) -> float:
@@ -92,15 +102,14 @@ class Budgets:
             return
         self._taken_up = month
         for subject, count in written.items():
-            total = self._counts.get(subject, 0) + count
-            if subject in self._counts:
-                self._ledger.note(subject, month, total)
-            self._counts[subject] = total
+            self._counts[subject] = self._counts.get(subject, 0) + count
 
     async def _write(self) -> None:
         await self._take_up()
         if self._taken_up:
-            await self._ledger.flush()
+            for (subject, month), total in (await self._ledger.flush()).items():
+                if month == self._month:
+                    self._counts[subject] = total
 
     async def _write_forever(self) -> None:
         while not self._stopping.is_set():

@@ -1,7 +1,8 @@
 """The counts of budgets on disk: a table of its own in usage.db, written in a thread.
 
 A broken one is logged once, tried again with every flush, and harms no call. The sums of usage are
-written to the same file: whoever writes there waits for its turn.
+written to the same file: whoever writes there waits for its turn. Counts are added to those that
+are there, so that several may write.
 """
 
 from __future__ import annotations
@@ -9,27 +10,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from proxy.database import Once
+from proxy.limits.notes import Counts, Notes
 from proxy.turns import turn
 
 _BUSY_SECONDS: Final = 5.0
 _KEPT_MONTHS: Final = 13
-_TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
+_TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS budgets (
     subject TEXT NOT NULL,
     month TEXT NOT NULL,
     calls INTEGER NOT NULL,
     PRIMARY KEY (month, subject)
-) WITHOUT ROWID"""
+) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS budget_writers (
+    writer TEXT PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    seen TEXT NOT NULL
+) WITHOUT ROWID""",
+)
 _IS_THERE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'budgets'"
+_CLAIM: Final = """INSERT INTO budget_writers VALUES (?, ?, datetime('now'))
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, seen = excluded.seen
+    WHERE budget_writers.batch < excluded.batch"""
 _UPSERT: Final = """INSERT INTO budgets (subject, month, calls) VALUES (?, ?, ?)
-    ON CONFLICT (month, subject) DO UPDATE SET calls = excluded.calls"""
-_FORGET: Final = """DELETE FROM budgets WHERE month NOT IN
-    (SELECT DISTINCT month FROM budgets ORDER BY month DESC LIMIT ?)"""
+    ON CONFLICT (month, subject) DO UPDATE SET calls = calls + excluded.calls"""
+_TOTAL: Final = "SELECT calls FROM budgets WHERE subject = ? AND month = ?"
+_FORGET: Final = (
+    f"""DELETE FROM budgets WHERE month NOT IN
+    (SELECT DISTINCT month FROM budgets ORDER BY month DESC LIMIT {_KEPT_MONTHS})""",  # noqa: S608
+    "DELETE FROM budget_writers WHERE seen < datetime('now', '-30 days')",
+)
 
 _log = logging.getLogger("keyrelay.limits")
 
@@ -39,7 +56,7 @@ class SqliteLedger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._noted: dict[tuple[str, str], int] = {}
+        self._notes = Notes()
         self._broken = False
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
@@ -50,21 +67,22 @@ class SqliteLedger:
             self._complain(error)
             return None
 
-    def note(self, subject: str, month: str, total: int) -> None:
-        """Remembers a count until the next `flush`."""
-        self._noted[subject, month] = total
+    def note(self, subject: str, month: str, calls: int) -> None:
+        """Remembers so many calls more, or fewer, until the next `flush`."""
+        self._notes.add(subject, month, calls)
 
-    async def flush(self) -> None:
-        """Writes down what was noted; what can't be written now is kept for the next time."""
-        noted, self._noted = self._noted, {}
-        if not noted:
-            return
+    async def flush(self) -> Counts:
+        """Adds what was noted; what can't be written now is kept for the next time."""
         try:
-            await asyncio.to_thread(self._write, noted)
-            self._broken = False
+            totals = await self._notes.written(self._write)
         except (sqlite3.Error, OSError) as error:
-            self._noted = {**noted, **self._noted}
             self._complain(error)
+            return {}
+        self._broken = False
+        return totals
+
+    async def aclose(self) -> None:
+        """Nothing is open between two flushes."""
 
     def _complain(self, error: Exception) -> None:
         if not self._broken:
@@ -81,14 +99,22 @@ class SqliteLedger:
             query = "SELECT subject, calls FROM budgets WHERE month = ?"
             return dict(connection.execute(query, (month,)).fetchall())
 
-    def _write(self, noted: Mapping[tuple[str, str], int]) -> None:
-        rows: Iterable[tuple[str, str, int]] = [(*which, calls) for which, calls in noted.items()]
+    async def _write(self, counts: Counts, once: Once) -> Counts:
+        return await asyncio.to_thread(self._add, counts, (once.writer, once.number))
+
+    def _add(self, counts: Counts, number: tuple[str, int]) -> Counts:
         with turn(self._path, _BUSY_SECONDS), closing(self._open()) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_TABLE)
-            connection.executemany(_UPSERT, rows)
-            connection.execute(_FORGET, (_KEPT_MONTHS,))
+            for statement in _TABLES:
+                connection.execute(statement)
+            if connection.execute(_CLAIM, number).rowcount:
+                rows = [(*which, calls) for which, calls in counts.items()]
+                connection.executemany(_UPSERT, rows)
+            found = [connection.execute(_TOTAL, which).fetchone() for which in counts]
+            for statement in _FORGET:
+                connection.execute(statement)
             connection.execute("COMMIT")
+        return {which: row[0] for which, row in zip(counts, found, strict=True) if row}
 
     def _open(self) -> sqlite3.Connection:
         self._path.touch(mode=0o600)

@@ -32,12 +32,17 @@ class Book:
             return None
         return {who: count for (who, when), count in self.counts.items() if when == month}
 
-    def note(self, subject: str, month: str, total: int) -> None:
-        self.noted[subject, month] = total
+    def note(self, subject: str, month: str, calls: int) -> None:
+        self.noted[subject, month] = self.noted.get((subject, month), 0) + calls
 
-    async def flush(self) -> None:
-        self.counts |= self.noted
-        self.noted = {}
+    async def flush(self) -> Mapping[tuple[str, str], int]:
+        noted, self.noted = self.noted, {}
+        for which, calls in noted.items():
+            self.counts[which] = self.counts.get(which, 0) + calls
+        return {which: self.counts[which] for which in noted}
+
+    async def aclose(self) -> None:
+        """Nothing was opened."""
 
 
 def limits_of(clock: FakeClock, *rules: Rule, kind: Kind = "sliding") -> Limits:

@@ -153,7 +153,7 @@ async def test_a_broken_ledger_harms_nobody(
         await ledger.flush()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     path.unlink()
-    ledger.note("ann", "2026-11", 3)
+    ledger.note("ann", "2026-11", 2)
     await ledger.flush()
     assert await ledger.spent("2026-11") == {"ann": 3, "bob": 2}
 
@@ -172,7 +172,7 @@ async def test_a_locked_ledger_is_written_later(
     await ledger.flush()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    ledger.note("ann", "2026-11", 2)
+    ledger.note("ann", "2026-11", 1)
     await ledger.flush()
     assert other.execute("SELECT calls FROM budgets").fetchall() == [(1,)]
     other.execute("ROLLBACK")
