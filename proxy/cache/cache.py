@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from proxy.cache.backlog import Backlog
+from proxy.cache.commons import Commons
 from proxy.cache.entry import CacheStats, Entry, Found, Miss, Store, StoreError
 from proxy.cache.fetch import Fetch
-from proxy.cache.flight import Flight, Ground, Seat
+from proxy.cache.flight import SLACK, Flight, Ground, Seat
 from proxy.cache.flights import Flights
 from proxy.cache.keeping import Keeping, entry_of
 from proxy.cache.key import Keyer, Keying, Select
@@ -27,6 +29,7 @@ from proxy.cache.policy import (
 )
 from proxy.cache.purges import Purges
 from proxy.cache.request import Request
+from proxy.cache.sharing import Shares
 from proxy.cache.spool import ReadBody, Rest, read_body
 from proxy.cache.sqlite import SqliteStore
 from proxy.cache.trouble import Trouble
@@ -75,7 +78,7 @@ class Cache:
         backlog = Backlog(settings.memory_bytes, settings.disk_bytes)
         self._keeping = Keeping(clock, self._memory, store, backlog, self._purges, self._trouble)
         self._ground = Ground(
-            upstream,
+            self._sent,
             clock,
             settings,
             keyer,
@@ -83,9 +86,23 @@ class Cache:
             self._keeping.keep,
             self._trouble.tell,
         )
+        self._shares: Shares | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     # Life.
+
+    def share(self, commons: Commons) -> None:
+        """Makes equal calls of several processes one; before `start`."""
+        self._shares = shares = Shares(
+            upstream=self._upstream,
+            commons=commons,
+            stored=self._stored,
+            purged=self._purges.newest_of,
+            keep=self._keeping.keep,
+            drop=self._keeping.drop,
+            room=max(self._settings.entry_limit, 4 * SLACK),
+        )
+        self._ground = replace(self._ground, send=shares.send, keep=shares.store)
 
     async def start(self) -> None:
         """Opens the store; one that can't be opened is logged and tried again later.
@@ -104,6 +121,8 @@ class Cache:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
         await self._flights.close()
+        if self._shares is not None:
+            await self._shares.aclose()
         await self._store.close()
 
     async def check(self) -> None:
@@ -189,6 +208,9 @@ class Cache:
         """The upstream's response, past the cache."""
         return self._upstream.send(call, grant, body)
 
+    def _sent(self, _flight: Flight, seat: Seat) -> AbstractAsyncContextManager[Response]:
+        return self.send(seat.call, seat.grant, seat.body)
+
     async def read(self, call: Call, keying: Keying) -> ReadBody:
         """The body, for its key and to be sent."""
         bounds = self._settings.spool_memory_bytes, self._settings.max_keyed_body_bytes
@@ -262,13 +284,13 @@ class Cache:
         if seat.late:
             return self._hit(request, entry_of(flight), octets)
         response = flight.answer
-        until = flight.leader.until if flight.kept else None
+        until = flight.until if flight.kept else None
         trouble = "store-error" if flight.kept and self._trouble.lasts else None
         verdict = Verdict(
             request.forward,
             response.status,
             stored=flight.kept,
-            collapsed=seat is not flight.leader,
+            collapsed=flight.abroad or seat is not flight.leader,
             ttl=None if until is None else int(until - self._clock.now()),
             detail=request.detail or request.plan.detail or flight.refusal or trouble,
         )
@@ -323,6 +345,16 @@ class Cache:
         if isinstance(found, Found):
             return self._judged(found, select)
         return max(found, recalled, key=lambda miss: miss.value)
+
+    async def _stored(self, key: bytes, select: Select) -> Found | None:
+        """What another process has stored a moment ago."""
+        try:
+            found = await self._store.get(key, select, self._clock.now())
+        except Exception as error:  # whatever it is, the call goes on
+            self._trouble.tell("read its store", error)
+            return None
+        judged = self._judged(found, select) if isinstance(found, Found) else found
+        return judged if isinstance(judged, Found) else None
 
     def _judged(self, found: Found, select: Select) -> Found | Miss:
         entry = found.entry

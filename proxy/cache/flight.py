@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from proxy.cache.key import Keyer, Select
 from proxy.cache.policy import CacheSettings, has_body, length, refusal
@@ -19,7 +21,6 @@ from proxy.clock import Clock
 from proxy.errors import InternalError, Overloaded, Unavailable, UpstreamIncomplete
 from proxy.grant import Grant
 from proxy.messages import Response
-from proxy.upstream.seam import Upstream
 
 SLACK = 1 << 20
 """Octets that the upstream may be ahead of the fastest reader of an answer too large to keep."""
@@ -53,11 +54,12 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every flight needs from below. `arrived`: told of a clean end, before any reader is;
-    says whether to keep the answer. `keep`: writes it down. `complain`: told what the disk refuses.
+    """What every flight needs from below. `send`: makes its call, for one caller. `arrived`: told
+    of a clean end, before any reader is; says whether to keep the answer. `keep`: writes it down.
+    `complain`: told what the disk refuses.
     """
 
-    upstream: Upstream
+    send: Callable[[Flight, Seat], AbstractAsyncContextManager[Response]]
     clock: Clock
     settings: CacheSettings
     keyer: Keyer
@@ -66,12 +68,46 @@ class Ground:
     complain: Callable[[str, Exception], None]
 
 
+class Told(NamedTuple):
+    """What another process says of an answer that is its own: `variant` by its own request."""
+
+    requested_at: float
+    received_at: float
+    until: float
+    variant: bytes
+
+
+class Sharing(Protocol):
+    """How the call of a flight is shared with other processes. `told`: by the one that makes it,
+    if that is another."""
+
+    @property
+    def told(self) -> Told | None:
+        """Known once the header is there."""
+        ...
+
+    def shut(self) -> None:
+        """Nobody is to join any more."""
+        ...
+
+    def over(self) -> None:
+        """The call has ended; its octets are still there."""
+        ...
+
+
 class Flight:
-    """One upstream call. `leader`: whose call is sent; `kept`: whether its answer is to stay."""
+    """One upstream call. `leader`: whose call is sent; `kept`: whether its answer is to stay.
+
+    `until`: to when; `apart`: it is shared with nobody; `abroad`: another process makes the call.
+    """
 
     def __init__(self, key: bytes, ground: Ground, leader: Seat) -> None:
         self.key = key
         self.leader = leader
+        self.until = leader.until
+        self.apart = False
+        self.abroad = False
+        self.sharing: Sharing | None = None
         self.found_nothing = leader.looked_up
         self.storing = leader.until is not None
         self.kept = self.storing
@@ -89,7 +125,7 @@ class Flight:
         self._ground = ground
         self._seats: dict[Seat, None] = {}
         self._broken: Exception | None = None
-        self._overflowed = False
+        self.overflowed = False
         self._landed = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -104,7 +140,7 @@ class Flight:
 
     def admits(self, seat: Seat) -> bool:
         """Whether a caller may join now."""
-        if self.closed or self._overflowed or self._broken is not None:
+        if self.closed or self.overflowed or self._broken is not None:
             return False
         if self.response is None:
             return (self.storing or seat.until is None) and self._is_alike(seat)
@@ -120,7 +156,7 @@ class Flight:
 
     def suits(self, seat: Seat) -> bool:
         """Whether the answer is one for this caller, by its `Vary` (RFC 9111 section 4.1)."""
-        if seat is self.leader or self.vary == b"":
+        if self.vary == b"" or (seat is self.leader and not self.abroad):
             return True
         return self.vary is not None and seat.select(self.vary) == self.variant
 
@@ -136,7 +172,7 @@ class Flight:
         if not self._seats:
             if self._landed:
                 self.spool.close()
-            elif not (self.kept or self.complete):
+            elif not (self._goes_on or self.complete):
                 self.cancel()
 
     def cancel(self) -> None:
@@ -150,8 +186,13 @@ class Flight:
 
     @property
     def _is_over(self) -> bool:
-        until = self.leader.until
+        until = self.until
         return self.complete and until is not None and self._ground.clock.now() >= until
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it is worth its while with nobody aboard."""
+        return self.kept and not self.abroad
 
     @property
     def outdated(self) -> bool:
@@ -209,6 +250,8 @@ class Flight:
                 await self._ground.keep(self)
         finally:
             self.closed = True
+            if self.sharing is not None:
+                self.sharing.over()
 
     def _next_leader(self) -> Seat | None:
         waiting = [seat for seat in self._seats if not seat.outcome.done()]
@@ -216,14 +259,12 @@ class Flight:
 
     async def _attempt(self, leader: Seat) -> bool:
         """Sends one caller's call; whether its header came."""
-        self.leader = leader
+        self.leader, self.until = leader, leader.until
         self.storing = self.kept = leader.until is not None
         self.requested_at = self._ground.clock.now()
         leader.body.hold()
         try:
-            async with self._ground.upstream.send(
-                leader.call, leader.grant, leader.body
-            ) as response:
+            async with self._ground.send(self, leader) as response:
                 self._header(response)
                 await self._read(response)
         except Exception as error:
@@ -247,18 +288,22 @@ class Flight:
         self.received_at = ground.clock.now()
         self.vary = ground.keyer.vary(response.fields)
         self.variant = leader.select(self.vary) if self.vary else b""
+        if self.sharing is not None and self.sharing.told is not None:
+            self.requested_at, self.received_at, self.until, self.variant = self.sharing.told
         for seat in self._seats:
             seat.tell(None)
+        if not self.kept:
+            self._shut()
 
     async def _read(self, response: Response) -> None:
         async for chunk in response.body:
-            if not self._overflowed and self.spool.size + len(chunk) > self._limit:
+            if not self.overflowed and self.spool.size + len(chunk) > self._limit:
                 self._overflow()
-            if self._overflowed:
+            if self.overflowed:
                 await self._pace(chunk)
             else:
                 await self._take(chunk)
-            if not self._seats and not self.kept:
+            if not self._seats and not self._goes_on:
                 self._break(UpstreamIncomplete("nobody waits for this answer any more"))
                 return
         self._end(response)
@@ -278,8 +323,13 @@ class Flight:
                 self._overflow()
 
     def _overflow(self) -> None:
-        self._overflowed = True
+        self.overflowed = True
         self.kept = False
+        self._shut()
+
+    def _shut(self) -> None:
+        if self.sharing is not None:
+            self.sharing.shut()
 
     async def _pace(self, chunk: bytes) -> None:
         """Takes octets that will not be kept, not far ahead of the fastest reader."""

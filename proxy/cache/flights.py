@@ -40,6 +40,7 @@ class Flights:
         if replaces:
             for earlier in self._joinable.pop(flight.key, ()):
                 earlier.closed, earlier.successor = True, flight
+        flight.apart = alone
         if not alone:
             self._joinable.setdefault(flight.key, []).insert(0, flight)
         flight.start(self._landed)

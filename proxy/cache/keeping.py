@@ -69,6 +69,10 @@ class Keeping:
         self.unwritten.forget(entry)
         return True
 
+    def drop(self, flight: Flight) -> None:
+        """Lets go of an answer that another has outdated before it was stored."""
+        self.memory.forget(flight.key, flight.leader.select)
+
 
 def entry_of(flight: Flight) -> Entry:
     """What is kept of a flight whose answer is whole."""
@@ -81,7 +85,7 @@ def entry_of(flight: Flight) -> Entry:
         service=grant.service.name if grant.service else "",
         requested_at=flight.requested_at,
         made_at=flight.received_at - announced_age(response.fields),
-        expires_at=flight.leader.until or 0.0,
+        expires_at=flight.until or 0.0,
         status=response.status,
         fields=kept_fields(response.fields),
         size=flight.spool.size,

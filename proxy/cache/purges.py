@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxy.cache.entry import Entry
+from proxy.grant import Grant
 from vault import Purge
 
 REMEMBERED = 4096
@@ -25,8 +26,15 @@ class Purges:
 
     def cover(self, tenant: str, service: str, requested_at: float) -> bool:
         """Whether an answer that was requested then is over."""
+        return requested_at <= self._newest(tenant, service)
+
+    def newest_of(self, grant: Grant) -> float:
+        """When what is kept for such calls was last purged."""
+        return self._newest(grant.tenant, grant.service.name if grant.service else "")
+
+    def _newest(self, tenant: str, service: str) -> float:
         reaches = ((None, None), (tenant, None), (None, service), (tenant, service))
-        return any(requested_at <= self._at.get(reach, float("-inf")) for reach in reaches)
+        return max(self._at.get(reach, float("-inf")) for reach in reaches)
 
 
 class Unwritten:

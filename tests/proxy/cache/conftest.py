@@ -13,6 +13,7 @@ import pytest
 
 from proxy.cache import batches
 from proxy.cache.cache import Cache
+from proxy.cache.commons import Commons
 from proxy.cache.entry import Store
 from proxy.cache.key import Keyer
 from proxy.cache.policy import CacheSettings
@@ -175,14 +176,17 @@ async def open_bench(
     clock: FakeClock | None = None,
     store: Store | None = None,
     keyer: Keyer | None = None,
+    commons: Commons | None = None,
     **settings: Any,
 ) -> AsyncIterator[Bench]:
-    """A started cache on `cache.db` in a directory."""
+    """A started cache on `cache.db` in a directory; `commons`: what it shares with others."""
     clock = clock or FakeClock(NOW)
     chosen = CacheSettings(**settings)
     store = store or SqliteStore(path / "cache.db", a_sealer(), clock, chosen)
     upstream = FakeUpstream(*replies)
     cache = Cache(upstream, keyer or a_keyer(), store, clock, chosen)
+    if commons is not None:
+        cache.share(commons)
     await cache.start()
     bench = Bench(cache, upstream, clock, store)
     try:

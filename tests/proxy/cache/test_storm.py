@@ -84,7 +84,7 @@ async def test_whatever_happens_nobody_gets_a_wrong_or_half_answer(opened: Any, 
     bounds = {"memory_bytes": 20_000, "spool_memory_bytes": 3000, "max_entry_bytes": 300_000}
     async with opened(disk_bytes=1_000_000, **bounds) as bench:
         upstream = MoodyUpstream(chance)
-        object.__setattr__(bench.cache._ground, "upstream", upstream)
+        bench.cache._upstream = upstream  # type: ignore[assignment]
         bench.cache._upstream = upstream
         outcomes: list[Any] = []
         for _ in range(15):
