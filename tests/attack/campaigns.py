@@ -61,6 +61,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
         {"vault": 5, "cache": 5, "commands": 1, "servers": 2, "longest": 0.5},
     ),
     "faults": Campaign("9", "faults", {}, {"short": 1}),
+    "locks": Campaign("9", "locks", {}, {"short": 1}),
     "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
     "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
     "broken": Campaign(

@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITES = 1, READS = 2, OPENS = 4 };
+enum { WRITES = 1, READS = 2, OPENS = 4, LOCKS = 8 };
 
 static char below[4096];
 static size_t length;
@@ -115,3 +115,19 @@ OPEN(open64)
 
 OPENAT(openat)
 OPENAT(openat64)
+
+/* A lock that another process holds: SQLite asks for each of its own with these. */
+#define FCNTL(name) \
+    int name(int fd, int act, ...) { \
+        REAL(name); \
+        va_list rest; \
+        va_start(rest, act); \
+        void *what = va_arg(rest, void *); \
+        va_end(rest); \
+        int asks = (kinds & LOCKS) && act == F_SETLK && ((struct flock *)what)->l_type != F_UNLCK; \
+        if (asks && fails(LOCKS, fd_is_below(fd))) return -1; \
+        return real(fd, act, what); \
+    }
+
+FCNTL(fcntl)
+FCNTL(fcntl64)

@@ -1,4 +1,4 @@
-"""Disks that fail: the n-th write, read or open below a directory, for n = 1 until none is met.
+"""Failing disks: the n-th write, read, open or lock below a directory, for n = 1 until none is met.
 
 A small library (`faults.c`), compiled here and preloaded into a process of its own, lets system
 calls fail under SQLite as it is. What is asked: one clear sentence, nothing half done, a repeat
@@ -55,10 +55,11 @@ from vault import (
     Vault,
     VaultError,
     open_vault,
+    sqlite,
 )
 
 SOURCE: Final = Path(__file__).with_name("faults.c")
-WRITES, READS, OPENS = 1, 2, 4
+WRITES, READS, OPENS, LOCKS = 1, 2, 4, 8
 SECRET: Final = "sk-fault-0123456789abcdef"
 
 
@@ -76,6 +77,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "read-only from the n-th open or write": Fault(WRITES | OPENS, errno.EROFS, True),
     "the n-th read": Fault(READS, errno.EIO, False),
     "no handles from the n-th open": Fault(OPENS, errno.EMFILE, True),
+    "locked at the n-th lock": Fault(LOCKS, errno.EAGAIN, False),
+    "locked from the n-th lock": Fault(LOCKS, errno.EAGAIN, True),
 }
 
 
@@ -84,7 +87,6 @@ class Disk:
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None)
-        self._library.faults_counted.restype = ctypes.c_long
 
     def fail(self, below: Path, fault: Fault, n: int) -> None:
         """From now on."""
@@ -98,6 +100,7 @@ class Disk:
 
     def heal(self) -> int:
         """All goes well again; how many calls there were."""
+        self._library.faults_counted.restype = ctypes.c_long
         counted: int = self._library.faults_counted()
         self._library.faults_arm(b"", 0, ctypes.c_long(0), 0, 0)
         return counted
@@ -396,8 +399,9 @@ async def asked(up: Running, number: int) -> Answered:
 async def sweeps(ground: Ground, short: bool) -> AsyncIterator[Sweep]:
     """Each as it is over."""
     faults = list(FAULTS)[1:2] if short else list(FAULTS)
-    ground.every = 10 if short else 1
     for fault in faults:
+        # Whoever finds a lock waits for it, in each of these places.
+        ground.every = 10 if short else 4 if FAULTS[fault].kinds & LOCKS else 1
         for name in ("token revoke",) if short else ACTS:
             yield await sweep_vault(ground, name, fault)
         if not short:
@@ -454,6 +458,7 @@ def summed(part: str, found: list[Any]) -> Outcome:
 async def main(folder: Path, short: bool) -> None:
     """In the process under attack: a line for each sweep."""
     logging.disable()
+    sqlite._PRAGMAS = ("PRAGMA busy_timeout = 50", *sqlite._PRAGMAS[1:])  # type: ignore[misc]
     ground = await Ground.make(folder)
     async for one in sweeps(ground, short):
         print(json.dumps([one.name, one.tried, one.refused, one.broken]), flush=True)

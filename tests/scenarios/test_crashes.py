@@ -1,10 +1,10 @@
-"""`make attack` on processes that are killed and disks that fail, in short."""
+"""`make attack` on processes that are killed, failing disks and locked files, in short."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.attack import crashes, faults
+from tests.attack import crashes, faults, locks
 from tests.attack.campaigns import CAMPAIGNS
 from tests.attack.crashes import Figures, Ledger
 from tests.support.clock import FakeClock
@@ -24,6 +24,12 @@ async def test_a_disk_that_fails_breaks_nothing() -> None:
     found = [one async for one in faults.outcomes(**CAMPAIGNS["faults"].short)]
     assert [one.faults for one in found] == [()] * len(found)
     assert found
+
+
+async def test_a_lock_that_another_process_holds_breaks_nothing() -> None:
+    """Calls go on beside cache and usage; the vault is refused in words, and all recovers."""
+    found = [one async for one in locks.outcomes(**CAMPAIGNS["locks"].short)]
+    assert [one.faults for one in found] == [()] * 4
 
 
 async def test_the_attack_itself_would_notice(tmp_path: Path) -> None:
