@@ -237,7 +237,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     )
     outage = Outage(clock, config.server.vault_grace, vault.lapse)
     asked = (way.authenticator, vault, known, clock, lambda: endpoint.in_flight, outage.gap)
-    ward = Ward(health, _readiness(vault, way.cache, around), *asked)
+    ward = Ward(health, _readiness(vault, way, around), *asked)
     sources = _sources(way, vault, ward, tallies, around)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
@@ -304,9 +304,11 @@ def _terms(config: Config) -> Terms:
     return Terms(_origins(config), config.server.short_lived_max)
 
 
-def _readiness(vault: Vault, cache: Cache, around: Surroundings) -> Readiness:
+def _readiness(vault: Vault, way: Way, around: Surroundings) -> Readiness:
+    """A Redis that is gone takes no instance out: all would go, and each can do without."""
+    own = {"cache": way.cache.check} if way.engine is None else {}
     storage = writes_to(around.data)
-    return Readiness({"vault": vault.check, "cache": cache.check, "storage": storage}, around.clock)
+    return Readiness({"vault": vault.check, **own, "storage": storage}, around.clock)
 
 
 def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surroundings) -> Sources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
 from proxy.bounds import Bounded, ByService, Fetching
 from proxy.cache.cache import STORES, Cache
+from proxy.cache.hearing import Hearing
 from proxy.cache.key import Forwarded, Keyer
 from proxy.cache.policy import CacheSettings
+from proxy.cache.redis import RedisStore
 from proxy.clock import Clock
 from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
@@ -54,7 +56,7 @@ class Surroundings:
 
     `listening`: (host, port) of our own listeners. `files`: where the configuration stands, looked
     at again and again. `live`: what else takes up a changed one. `observers`: who hears of every
-    call.
+    call. `engine`: the Redis that is shared, once it is known.
     `lost_lines`: how many lines the log could not write. `arrivals`: connections of callers.
     """
 
@@ -63,6 +65,7 @@ class Surroundings:
     listening: frozenset[tuple[str, int]] = frozenset()
     resolver: Resolver | None = None
     files: Files = field(default_factory=NoFiles)
+    engine: Engine | None = None
     live: tuple[Live, ...] = ()
     observers: tuple[Observer, ...] = ()
     lost_lines: Callable[[], int] = lambda: 0
@@ -93,10 +96,11 @@ class CallBounds(NamedTuple):
 
 class Way(NamedTuple):
     """The rooms that others ask about, or change. `pseudonym`: this install in `Via`; `engine`: the
-    Redis that they share with other processes, if there is one."""
+    Redis that they share with other processes, if there is one; `hearing`: what is heard there."""
 
     pseudonym: bytes
     engine: Engine | None
+    hearing: Hearing | None
     transport: Transport
     forwarder: Forwarder
     bounds: CallBounds
@@ -111,10 +115,10 @@ class Way(NamedTuple):
     sign_in: SignIn
 
     @property
-    def lasting(self) -> tuple[Engine | Limits | Trail | SignIn, ...]:
+    def lasting(self) -> tuple[Engine | Hearing | Limits | Trail | SignIn, ...]:
         """Those that have something to do before the first call and after the last; what the others
         stand on comes first, and ends last."""
-        first = () if self.engine is None else (self.engine,)
+        first = (one for one in (self.engine, self.hearing) if one is not None)
         return *first, self.limits, self.trail, self.sign_in
 
     @property
@@ -158,7 +162,7 @@ async def make_way(
 ) -> Way:
     """All of them; nothing is opened yet."""
     pseudonym = b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
-    engine = _engine(None, pseudonym, around)
+    around = replace(around, engine=_engine(config.cache.url, pseudonym, around))
     transport = _transport(config, around)
     bounds = CallBounds.of(config)
     forwarder = Forwarder(
@@ -170,19 +174,19 @@ async def make_way(
         deadlines=bounds.deadlines,
     )
     slots, trail = Slots(settings.slot_limits(config.limits)), Trail(vault, around.clock)
-    limits = _limits(config, around)
-    guesses = Guesses(config.limits.wrong_tokens, around.clock)
+    limits, guesses = _limits(config, around), Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
     admission = Admission(Sized(leaf, bounds.responses), slots, around.clock)
     upstream = Quota(admission, limits)
-    cache = await _cache(config, upstream, forwarder.forwarded, vault, around)
+    cache, hearing = await _cache(config, upstream, forwarder.forwarded, vault, around)
     sign_in = SignIn(config.sign_in, Fetcher(transport), around.clock)
     authenticator = Authenticator(vault, known, around.clock, handed_out(config), guesses)
     authenticator.also_by(sign_in)
     return Way(
         pseudonym=pseudonym,
-        engine=engine,
+        engine=around.engine,
+        hearing=hearing,
         transport=transport,
         forwarder=forwarder,
         bounds=bounds,
@@ -212,7 +216,7 @@ def _transport(config: Config, around: Surroundings) -> Transport:
 
 async def _cache(
     config: Config, upstream: Upstream, forwarded: Forwarded, vault: Vault, around: Surroundings
-) -> Cache:
+) -> tuple[Cache, Hearing | None]:
     kept = _cache_settings(config)
     keyer = Keyer(
         await vault.hasher("cache-keys"),
@@ -220,9 +224,13 @@ async def _cache(
         kept.ignore_fields,
         kept.json_whitespace == "ignore",
     )
+    if around.engine is not None:
+        store = RedisStore(around.engine, await vault.sealer("cache-bodies"), around.clock, kept)
+        cache = Cache(upstream, keyer, store, around.clock, kept)
+        return cache, Hearing(around.engine, store, cache)
     sealer = await vault.sealer("cache-bodies")
-    store = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
-    return Cache(upstream, keyer, store, around.clock, kept)
+    disk = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
+    return Cache(upstream, keyer, disk, around.clock, kept), None
 
 
 def _rules(config: Config) -> list[Rule]:

@@ -158,6 +158,15 @@ class Cache:
                 except StoreError as error:
                     self._trouble.tell("purge its store", error)
 
+    def forget(self, key: bytes) -> None:
+        """Another process has replaced what is stored under this key."""
+        self._memory.clear(key)
+
+    def remember(self, hears: bool) -> None:
+        """Forgets all that is in memory; it stays so unless it `hears` of what others replace."""
+        self._memory.clear()
+        self._memory.closed = not hears
+
     async def sweep(self) -> None:
         """Gives back the room of answers that are over."""
         now = self._clock.now()

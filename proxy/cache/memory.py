@@ -38,6 +38,7 @@ class Memory:
         self._used: dict[str, int] = {}
         self._total = 0
         self.evicted = 0
+        self.closed = False  # takes nothing now
 
     @property
     def holding(self) -> Holding:
@@ -60,7 +61,7 @@ class Memory:
 
     def takes(self, size: int) -> bool:
         """Whether a body of this size is small enough."""
-        return size + OVERHEAD <= self._limit // SHARE
+        return not self.closed and size + OVERHEAD <= self._limit // SHARE
 
     def put(self, entry: Entry, select: Select, body: bytes) -> None:
         """Keeps an answer in place of those that would have answered its request."""
@@ -82,6 +83,10 @@ class Memory:
             for kept in self._by_key.get(key, ())
             if select(kept.entry.vary) == kept.entry.variant
         )
+
+    def clear(self, key: bytes | None = None) -> None:
+        """Drops what is kept under a key, or all."""
+        self._drop_all(self._everything() if key is None else self._by_key.get(key, ()))
 
     def purge(self, purge: Purge, now: float) -> None:
         """Drops what a purge covers, and what a clock that ran ahead says is still to come."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import PlainValidator, ValidationInfo
 
 from proxy.config.section import Section
 from proxy.config.surroundings import surroundings_of
+from proxy.engine import FILES, Place
 
 _VAULTS: Final = ("postgresql://", "postgres://")
 
@@ -38,3 +40,21 @@ class VaultPlace(Section):
     """Where the vault's database is; None: vault.db in the data directory."""
 
     url: Annotated[EngineUrl | None, PlainValidator(_vault_url)] = None
+
+
+def _redis(text: object, info: ValidationInfo) -> Place | None:
+    """The files of TLS stand there as seen from the configuration."""
+    url = None if text is None else _engine_url(text, info)
+    if url is None:
+        return None
+    place, near = Place.of(url.text), surroundings_of(info).near
+    options = dict(place.options)
+    for name in options.keys() & set(FILES):
+        options[name] = str(near(Path(options[name])))
+        if not Path(options[name]).is_file():
+            raise ValueError(f"expected a file as {name}, found none at {options[name]}")
+    return replace(place, options=options)
+
+
+RedisUrl = Annotated[Place | None, PlainValidator(_redis)]
+"""Where the Redis is that processes share."""

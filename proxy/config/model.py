@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from proxy.config.engines import VaultPlace
+from proxy.config.engines import RedisUrl, VaultPlace
 from proxy.config.networks import Network
 from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
@@ -165,8 +165,9 @@ class Server(Section):
 
 
 class Cache(Section):
-    """How long, how large and by what an answer is kept."""
+    """Where, how long, how large and by what an answer is kept; `url` None: on this disk."""
 
+    url: Annotated[RedisUrl, Field(exclude=True, repr=False)] = None
     max_ttl: Seconds = 30 * 86400.0
     max_entry_bytes: Octets = 32 * 2**20
     memory_bytes: Octets = 64 * 2**20

@@ -66,8 +66,10 @@ async def running_relay(
     resolver: Resolver | None = None,
     waits: Waits = WAITS,
     certificate: Certificate | None = None,
+    name: str = "everything",
 ) -> AsyncIterator[Running]:
-    """A server on a free port with a token for everything. `settings`: a Config or YAML text."""
+    """A server on a free port with a token for everything, of that name. `settings`: a Config or
+    YAML text."""
     clock = clock or SystemClock()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = settings if isinstance(settings, Config) else _config(data, settings)
@@ -89,7 +91,7 @@ async def running_relay(
             scheme = "http" if certificate is None else "https"
             up = Running(f"{scheme}://127.0.0.1:{port}", data, vault, registry, relay)
             up.extra["door"] = doors.callers
-            up.token = await up.issue("everything")
+            up.token = await up.issue(name)
             yield up
     finally:
         await relay.stop()
