@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from proxy.turns import turn
-from proxy.usage import singles
-from proxy.usage.singles import ADDED, whose
+from proxy.usage import questions
+from proxy.usage.questions import ADDED, OWNER, TOTAL, Question
 from proxy.usage.store import (
     DAY,
     HOUR,
@@ -39,15 +39,14 @@ BUSY_SECONDS: Final = 1.0
 SWEPT: Final = 2_000
 """How many rows leave in one transaction."""
 
-_COLUMNS: Final = ", ".join(CallRow._fields)
-_GROUP: Final = "tenant, token, token_id, service"
+_GROUP: Final = ", ".join(OWNER)
+_WHOLE: Final = "CAST({} AS INTEGER)"
 _TOGETHER: Final = {
     **{name: f"{name} + excluded.{name}" for name in ADDED},
     "slowest": "max(slowest, excluded.slowest)",
     "cost": "coalesce(cost + excluded.cost, cost, excluded.cost)",
     "saved": "coalesce(saved + excluded.saved, saved, excluded.saved)",
 }
-_TOTAL: Final = {name: f"sum({name})" for name in ADDED} | {"slowest": "max(slowest)"}
 
 _HOUR: Final = f"CAST(began / {HOUR} AS INTEGER)"
 _FRESH: Final = f"CREATE TEMP TABLE fresh (began, {_GROUP}, bucket, {', '.join(ADDED)})"
@@ -59,27 +58,13 @@ _GATHER: Final = f"""INSERT INTO fresh SELECT {_HOUR} * {HOUR}, {_GROUP}, bucket
 _STEPS: Final = f"(SELECT {HOUR} AS step UNION ALL SELECT {DAY}) AS steps"
 _START: Final = "began / step * step"
 _ADD_SUMS: Final = f"""INSERT INTO sums (step, began, {_GROUP}, {", ".join(ADDED)})
-    SELECT step, {_START}, {_GROUP}, {", ".join(_TOTAL.values())} FROM fresh, {_STEPS}
+    SELECT step, {_START}, {_GROUP}, {", ".join(TOTAL.values())} FROM fresh, {_STEPS}
     WHERE true GROUP BY step, {_START}, {_GROUP}
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}"""  # noqa: S608
 _ADD_LATENCIES: Final = f"""INSERT INTO latencies (step, began, {_GROUP}, bucket, calls)
     SELECT step, {_START}, {_GROUP}, bucket, sum(calls) FROM fresh, {_STEPS}
     WHERE true GROUP BY step, {_START}, {_GROUP}, bucket
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""  # noqa: S608
-
-_PARTS: Final[Mapping[str, str]] = {
-    "tenant": "tenant",
-    "token": "token, token_id",
-    "service": "service",
-    "day": f"CAST(began / {DAY} AS INTEGER) * {DAY} AS day",
-    "hour": f"CAST(began / {HOUR} AS INTEGER) * {HOUR} AS hour",
-}
-_NAMES: Final[Mapping[str, tuple[str, ...]]] = {"token": ("token", "token_id")}
-_ORDERS: Final[Mapping[str, str]] = {
-    "newest": "id DESC",
-    "slowest": "seconds DESC",
-    "costliest": "cost DESC",
-}
 
 
 class SqliteUsage:
@@ -179,26 +164,32 @@ class SqliteUsage:
     def sums(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """The calls that are meant, for each grouping by what tells them apart there."""
         with _told(), self._reading() as connection:
-            return [_sums(connection, which, by) for by in groupings]
+            return [
+                questions.gathered(
+                    by,
+                    _rows(connection, questions.totals(which, by, "sums")),
+                    _rows(connection, questions.durations(which, by, "latencies")),
+                )
+                for by in groupings
+            ]
 
     def calls(self, which: Which, order: Order, limit: int) -> list[CallRow]:
         """Some of the single calls that are still kept."""
-        owned, values = whose(which)
-        query = f"""SELECT {_COLUMNS} FROM calls WHERE began >= ? AND began < ?{owned}
-            ORDER BY {_ORDERS[order]} LIMIT ?"""  # noqa: S608
-        asked = (which.since, which.until, *values, limit)
         with _told(), self._reading() as connection:
-            return [CallRow(*row) for row in connection.execute(query, asked)]
+            found = _rows(connection, questions.calls(which, order, limit, "calls"))
+            return [CallRow(*row) for row in found]
 
     def minutes(self, which: Which, *groupings: Sequence[Part]) -> list[list[Sums]]:
         """As `sums`, of single calls, to the second; also by `minute`, but not by day or hour."""
         with _told(), self._reading() as connection:
-            return singles.minutes(connection, which, groupings)
+            rows = _rows(connection, questions.minutes(which, "calls", _WHOLE))
+            return [questions.grouped(rows, by) for by in groupings]
 
     def troubles(self, which: Which, limit: int) -> list[Trouble]:
         """What went wrong among the single calls that are still kept."""
         with _told(), self._reading() as connection:
-            return singles.troubles(connection, which, limit)
+            found = _rows(connection, questions.troubles(which, limit, "calls"))
+            return [Trouble(*row) for row in found]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -208,46 +199,8 @@ class SqliteUsage:
             yield connection
 
 
-def _sums(connection: sqlite3.Connection, which: Which, by: Sequence[Part]) -> list[Sums]:
-    names = [name for part in by for name in _NAMES.get(part, (part,))]
-    columns = "".join(_PARTS[part] + ", " for part in by)
-    group = f"GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}" if names else ""
-    where, values = _condition(which, by)
-    totals = f"SELECT {columns}{', '.join(_TOTAL.values())} FROM sums {where} {group}"  # noqa: S608
-    counts = f"SELECT {columns}bucket, sum(calls) FROM latencies {where}"  # noqa: S608
-    counts += f" GROUP BY {', '.join([*names, 'bucket'])}"
-    rows = connection.execute(totals, values).fetchall()
-    return _gathered(names, rows, connection.execute(counts, values).fetchall())
-
-
-def _condition(which: Which, by: Sequence[Part]) -> tuple[str, tuple[Any, ...]]:
-    """Which sums to add up: those of whole days as far as they reach, else those of hours."""
-    since, until = int(which.since // HOUR) * HOUR, -int(-which.until // HOUR) * HOUR
-    first, last = -(-since // DAY) * DAY, until // DAY * DAY
-    if first >= last or "hour" in by:
-        first = last = until
-    spans = (HOUR, since, first, HOUR, last, until, DAY, first, last)
-    inside = "step = ? AND began >= ? AND began < ?"
-    owned, values = whose(which)
-    return f"WHERE ({inside} OR {inside} OR {inside}){owned}", (*spans, *values)
-
-
-def _gathered(
-    names: Sequence[str], rows: Sequence[tuple[Any, ...]], latencies: Sequence[tuple[Any, ...]]
-) -> list[Sums]:
-    counts: dict[tuple[Any, ...], dict[int, int]] = {}
-    width = len(names)
-    for row in latencies:
-        counts.setdefault(row[:width], {})[row[width]] = row[width + 1]
-    return [
-        Sums(
-            dict(zip(names, row[:width], strict=True)),
-            **dict(zip(ADDED, row[width:], strict=True)),
-            latencies=counts.get(row[:width], {}),
-        )
-        for row in rows
-        if row[width]
-    ]
+def _rows(connection: sqlite3.Connection, question: Question) -> list[tuple[Any, ...]]:
+    return connection.execute(question.text, question.values).fetchall()
 
 
 # The file.

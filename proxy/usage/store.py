@@ -112,7 +112,11 @@ class UsageStore(Protocol):
         ...
 
     def write(self, rows: Sequence[CallRow]) -> None:
-        """Keeps calls and adds them to the sums: all of them, or none."""
+        """Keeps calls and adds them to the sums: all of them, or none.
+
+        After a UsageError the same rows come again, by themselves and before all others: it may be
+        that they were written and nobody could say so. They are not counted twice.
+        """
         ...
 
     def sweep(self, keep: Keep) -> None:

@@ -88,7 +88,8 @@ class Usage:
         self._settings = settings
         self._waiting: list[CallRecord] = []
         self._held = 0
-        self._rows: list[CallRow] = []  # the writing thread's own, but for its length
+        self._rows: list[CallRow] = []  # these two are the writing thread's own, but for their
+        self._tried: list[CallRow] = []  # lengths
         self._failing = False
         self._told_lost = 0
         self._writing_on: asyncio.Task[None] | None = None
@@ -99,7 +100,7 @@ class Usage:
 
     def note(self, record: CallRecord) -> None:
         """Takes in a call; never waits."""
-        if len(self._waiting) + len(self._rows) >= QUEUE:
+        if len(self._waiting) + len(self._rows) + len(self._tried) >= QUEUE:
             self.lost += 1
             return
         meter = record.meter
@@ -155,7 +156,7 @@ class Usage:
         swept = self._clock.monotonic() - SWEEP_SECONDS
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            if self._waiting or self._rows:
+            if self._waiting or self._rows or self._tried:
                 await self.flush()
             if self._clock.monotonic() - swept >= SWEEP_SECONDS:
                 swept = self._clock.monotonic()
@@ -181,18 +182,25 @@ class Usage:
                 self._rows.append(self._row(record))
             except Exception as error:
                 self._lose(1, f"a call could not be read: {type(error).__name__}")
-        if not self._rows:
-            return
+        while self._tried or self._rows:
+            if not self._tried:
+                self._tried, self._rows = self._rows, []
+            if not self._written():
+                return
+
+    def _written(self) -> bool:
+        """Whether those that are tried are no more to be tried."""
         try:
-            self._store.write(self._rows)
+            self._store.write(self._tried)
         except UsageError as error:
             self._complain(error)
+            return False
         except Exception as error:  # what no store could take would be tried for ever
-            self._lose(len(self._rows), f"calls could not be written: {type(error).__name__}")
-            self._rows = []
+            self._lose(len(self._tried), f"calls could not be written: {type(error).__name__}")
         else:
-            self._rows = []
             self._recover()
+        self._tried = []
+        return True
 
     def _sweep(self) -> None:
         now, settings = self._steady.now(), self._settings
@@ -210,8 +218,8 @@ class Usage:
             _log.error("old usage could not be taken away: %s", type(error).__name__)
 
     def _end(self) -> None:
-        if self._rows:
-            self._lose(len(self._rows), "the last calls could not be written")
+        if left := len(self._tried) + len(self._rows):
+            self._lose(left, "the last calls could not be written")
         self._store.close()
 
     def _complain(self, error: UsageError) -> None:

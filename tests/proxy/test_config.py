@@ -262,7 +262,10 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
         "extra",
     }
     by_place = dict(line.split(": ", 1) for line in found)
-    assert "expected one of services, backends, keys, server, vault, cache, limits" in by_place["extra"]
+    assert (
+        "expected one of services, backends, keys, server, vault, cache, limits"
+        in by_place["extra"]
+    )
     assert "nothing is ever sent to this address (link-local)" in by_place["backends[2].url"]
     assert "metrics_listen, admin_listen" in by_place["server.nonsense"]
     assert by_place["keys[1].value"] == "expected the environment variable UNSET to be set"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.usage import Prices, SqliteUsage, Usage, UsageSettings, Which
+from proxy.usage import Prices, Usage, UsageSettings, UsageStore, Which
 from proxy.usage.steady import BELIEVED, JUMP, SteadyTime
 from proxy.usage.store import DAY
 from tests.proxy.usage.conftest import NOON, a_row
@@ -63,7 +63,7 @@ def test_small_steps_and_steps_back_are_followed_at_once() -> None:
         assert time.now() == pytest.approx(clocks.wall)
 
 
-def test_usage_outlives_a_clock_that_jumps(store: SqliteUsage) -> None:
+def test_usage_outlives_a_clock_that_jumps(store: UsageStore) -> None:
     """Rows of today are there after a sweep in a year that is none."""
     clocks = TwoClocks()
     usage = Usage(store, Prices({}), clocks, UsageSettings())

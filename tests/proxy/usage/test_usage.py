@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from proxy.record import CallRecord, Tokens
-from proxy.usage import CallRow, Price, Prices, SqliteUsage, UsageError, UsageTooNew, Which
+from proxy.usage import (
+    CallRow,
+    Price,
+    Prices,
+    SqliteUsage,
+    UsageError,
+    UsageStore,
+    UsageTooNew,
+    Which,
+)
 from proxy.usage import usage as module
 from proxy.usage.store import DAY, Keep, Order, Part
 from proxy.usage.sums import Sums, document
@@ -108,13 +117,13 @@ async def test_who_asks_much_takes_no_thread_of_others() -> None:
     assert all(name.startswith("keyrelay-usage-reads") for name in threads)
 
 
-async def test_calls_are_written_while_nobody_asks(store: SqliteUsage) -> None:
+async def test_calls_are_written_while_nobody_asks(store: UsageStore) -> None:
     """By the task that `start` begins."""
     usage = a_usage(store)
     await usage.start()
     usage.note(a_record())
     async with asyncio.timeout(20):
-        while not store.sums(EVER, ())[0]:
+        while not (await asyncio.to_thread(store.sums, EVER, ()))[0]:
             await asyncio.sleep(0.01)
     await usage.stop()
 
@@ -195,6 +204,27 @@ async def test_what_the_disk_refuses_is_kept_and_told_once(
     ]
     assert usage.lost == 0
     await usage.stop()
+
+
+async def test_what_was_tried_comes_again_by_itself() -> None:
+    """A store that did it and could not say so knows it by that."""
+    store = Stubborn()
+    tried: list[list[str]] = []
+    whole = store.write
+
+    def write(rows: Sequence[CallRow]) -> None:
+        tried.append([row.call for row in rows])
+        whole(rows)
+
+    store.write = write  # type: ignore[method-assign]
+    store.failure = UsageError("no answer")
+    usage = a_usage(store)
+    for number in range(3):
+        usage.note(a_record(id=str(number)))
+        await usage.flush()
+    store.failure = None
+    await usage.stop()
+    assert tried == [["0"], ["0"], ["0"], ["0"], ["1", "2"]]
 
 
 async def test_more_than_memory_should_hold_is_lost_and_counted(
