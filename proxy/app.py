@@ -47,7 +47,7 @@ from proxy.traces import Tracing
 from proxy.trail import Trail
 from proxy.upstream.leaves import Transport
 from proxy.upstream.transport import trust
-from proxy.usage import Metering, Price, Prices, SqliteUsage, Usage, UsageSettings
+from proxy.usage import Metering, Price, Prices, Usage, UsageSettings, usage_store
 from proxy.way import Surroundings, Way, make_way
 from vault import StoreUnavailable, Vault, VaultError
 
@@ -343,7 +343,8 @@ def _usage(config: Config, prices: Prices, around: Surroundings) -> Usage | None
     kept = config.usage.model_dump()
     if not kept.pop("enabled"):
         return None
-    store = SqliteUsage(around.data / "usage.db")
+    url = config.vault.url
+    store = usage_store(around.data, None if url is None else url.text)
     return Usage(store, prices, around.clock, UsageSettings(**kept))
 
 

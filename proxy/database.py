@@ -21,7 +21,7 @@ Prepare = Callable[[Connection], Awaitable[None]]
 """What is done first on a new connection."""
 
 CONNECT_SECONDS: Final = 3.0
-DEADLINE_SECONDS: Final = 15.0
+DEADLINE_SECONDS: Final = 10.0
 """How long a transaction may take, with its connection if there is none yet."""
 
 _SETTINGS: Final = {

@@ -23,10 +23,11 @@ from proxy.door import Arrivals
 from proxy.engine import Engine, Place
 from proxy.gateway import Gateway
 from proxy.guesses import Guesses
-from proxy.limits.budgets import Budgets
+from proxy.limits.budgets import Budgets, Ledger
 from proxy.limits.counts import LocalCounts
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.limits import Limits
+from proxy.limits.postgres import PostgresLedger
 from proxy.limits.rules import Rule
 from proxy.network import Dialler, Resolver, SystemResolver
 from proxy.record import Observer
@@ -238,9 +239,16 @@ def _rules(config: Config) -> list[Rule]:
 
 
 def _limits(config: Config, around: Surroundings) -> Limits:
-    budgets = Budgets(SqliteLedger(around.data / "usage.db"), around.clock)
+    budgets = Budgets(_ledger(config, around), around.clock)
     counts = LocalCounts(config.limits.window, budgets, around.clock)
     return Limits(_rules(config), counts, around.clock)
+
+
+def _ledger(config: Config, around: Surroundings) -> Ledger:
+    """Beside usage, wherever that is."""
+    if config.vault.url is None:
+        return SqliteLedger(around.data / "usage.db")
+    return PostgresLedger(config.vault.url.text)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

@@ -18,7 +18,7 @@ from proxy.cli.output import instant, json_option, show_json, show_table
 from proxy.cli.params import CALLER, NAME, Moment, all_option, bundled, tenant_option
 from proxy.cli.session import require_data, with_desk
 from proxy.services import load_services
-from proxy.usage import Part, SqliteUsage, Sums, UsageError, Which, document
+from proxy.usage import Part, Sums, UsageError, Which, document, usage_store
 
 USUAL_DAYS: Final = 30
 DAY: Final = 86_400
@@ -70,10 +70,10 @@ def usage(desk: Desk, asked: Asked, as_json: bool, as_csv: bool) -> None:
     require_data(desk)
     if as_json and as_csv:
         raise click.UsageError("choose one of --json and --csv")
+    url = desk.vault_place().url
     try:
-        lines, total = SqliteUsage(desk.data / "usage.db").sums(
-            _which(desk, asked), (_BY[asked.by],), ()
-        )
+        store = usage_store(desk.data, None if url is None else url.text)
+        lines, total = store.sums(_which(desk, asked), (_BY[asked.by],), ())
     except UsageError as error:
         raise Failed(f"usage can't be read: {error}") from error
     if as_json:

@@ -1,5 +1,6 @@
 """What was called, by whom, with what success and at what price: counted, kept, told."""
 
+from proxy.usage.keeping import usage_store
 from proxy.usage.meter import Metering
 from proxy.usage.prices import Price, Prices
 from proxy.usage.sqlite import SqliteUsage
@@ -22,4 +23,5 @@ __all__ = [
     "UsageTooNew",
     "Which",
     "document",
+    "usage_store",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from proxy.usage import SqliteUsage, Which
 from tests.support.caller import call
+from tests.support.engines import RunningPostgres
 from tests.support.origin import Origin, reply
 from tests.support.process import Served, keyrelay, served
 
@@ -21,9 +23,10 @@ def counted(data: Path) -> int:
     return sum(one.calls for one in SqliteUsage(data / "usage.db").sums(EVER, ())[0])
 
 
-async def prepared(data: Path, origin: Origin) -> str:
+async def prepared(data: Path, origin: Origin, more: str = "") -> str:
     data.mkdir(mode=0o700)
-    (data / "keys.yaml").write_text(f"services: {{openai: {{origin: '{origin.url}'}}}}\n")
+    settings = f"services: {{openai: {{origin: '{origin.url}'}}}}\n{more}"
+    (data / "keys.yaml").write_text(settings)
     await keyrelay(data, "init")
     await keyrelay(data, "key", "add", "openai", stdin="sk-canary-0123456789abcdefghij\n")
     return (await keyrelay(data, "token", "issue", "caller")).out.strip()
@@ -87,3 +90,40 @@ async def test_a_newer_file_stops_the_server(tmp_path: Path) -> None:
     ended = await keyrelay(data, "serve", "--port", "0")
     assert ended.code == 1
     assert "upgrade keyrelay, or move usage.db away" in ended.err
+
+
+async def test_instances_on_one_database_tell_each_others_calls(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    """By the page of any, and by a command beside any; a budget is that of all together."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    url = postgres.another()
+    async with Origin(reply(200, [], b"fine")) as origin:
+        token = await prepared(first, origin, f"vault: {{url: '{url}'}}\n")
+        second.mkdir(mode=0o700)
+        for name in ("keys.yaml", "master.key"):
+            shutil.copy(first / name, second / name)
+        limited = await keyrelay(first, "token", "set", "caller", "--budget", "9")
+        assert limited.code == 0, limited.err
+        async with served(first) as one:
+            for _ in range(3):
+                await ask(one, origin, token)
+            await reached(first, 3)
+            async with served(second) as other:
+                for _ in range(2):
+                    await ask(other, origin, token)
+                told = await call(other.url, "GET", "/usage", ("Authorization", f"Bearer {token}"))
+                assert told.json()["total"]["calls"] == 5
+        said = await keyrelay(second, "usage", "--by", "service", "--json")
+        assert json.loads(said.out)["by"][0]["calls"] == 5
+        assert not [*first.glob("usage.db*"), *second.glob("usage.db*")]
+    assert postgres.say("SELECT sum(calls) FROM budgets", url.rpartition("/")[2]) == "5"
+
+
+async def reached(data: Path, calls: int) -> None:
+    """Until so many are told by the command line."""
+    async with asyncio.timeout(40):
+        while True:
+            said = await keyrelay(data, "usage", "--json")
+            if json.loads(said.out)["total"]["calls"] == calls:
+                return
