@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -98,7 +98,7 @@ async def end_of(connection: AsyncConnection, sealed: Head | None) -> Head | Non
 
     `sealed`: the end that it was sealed with, if that is authentic. None: it is no chain.
     """
-    query = select(AUDIT.c.id, AUDIT.c.link).where(AUDIT.c.id < _HIGHEST)
+    query = select(AUDIT.c.id, AUDIT.c.link).where(AUDIT.c.id < literal(_HIGHEST, BigInteger))
     last = (await connection.execute(query.order_by(AUDIT.c.id.desc()).limit(1))).first()
     if last is None or (sealed is not None and last.id <= sealed.rows):
         return sealed

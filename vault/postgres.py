@@ -50,6 +50,9 @@ _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'"
 )
+_ENDED: Final = ("08", "57P")
+"""How the states begin that say that a connection, or the server, has come to its end."""
+
 _REMEDIES: Final = (
     ("28", "correct the user and the password in vault.url"),
     ("3D", "create the database, or correct vault.url"),
@@ -256,6 +259,8 @@ def _told(error: BaseException) -> StoreUnavailable:
     for begin, remedy in _REMEDIES:
         if state.startswith(begin):
             return StoreUnavailable(_sentence(reason, remedy))
+    if state and not state.startswith(_ENDED):
+        return StoreUnavailable(_sentence(reason, "see the log of its server"))
     if isinstance(error, TimeoutError):
         reason = "the server does not answer"
     elif isinstance(error, OSError):

@@ -12,14 +12,13 @@ from tests.attack import audit as forging
 from tests.attack.audit import ACTS, Forger, forge
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
-from tests.vault.words import hasher_of, new_key, put_generation, rows, unmark
+from tests.vault.words import hasher_of, new_key, open_vault, put_generation, rows, unmark
 from vault import (
     AuditEntry,
     AuditFault,
     NewToken,
     RolledBack,
     Vault,
-    open_vault,
 )
 from vault.chain import seal_of
 
@@ -76,6 +75,7 @@ async def test_each_fault_is_named_and_they_are_not_mixed_up(vault: Vault, data:
     assert fault == AuditFault(1, "to row 32 are missing: the end was cut off")
 
 
+@pytest.mark.on_file
 async def test_a_row_of_another_history_is_not_taken_for_the_last(
     vault: Vault, data: Path, tmp_path: Path
 ) -> None:

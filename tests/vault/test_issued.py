@@ -63,6 +63,7 @@ async def test_a_token_verifies_as_it_was_issued(
         assert await one.list_tokens("other") == []
 
 
+@pytest.mark.on_file
 async def test_only_the_hash_of_a_token_is_stored(vault: Vault, data: Path) -> None:
     """The text is shown once."""
     _, text = await vault.issue_token(NewToken("default", "ada"))

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from tests.vault.conftest import Opener
-from tests.vault.words import FIRST, SECOND, named, new_key, rows
+from tests.vault.words import FIRST, SECOND, named, new_key, open_vault, rows
 from vault import (
     Changes,
     MasterKeyMissing,
@@ -20,7 +20,6 @@ from vault import (
     Unopenable,
     Vault,
     keyrows,
-    open_vault,
 )
 from vault import rotation as rotation_room
 from vault.keyring import MasterKey, MasterKeys, words_of_file

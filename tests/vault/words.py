@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sqlite3
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from vault import Backend, Binding, KeyRef, NewKey, Secret
+import asyncpg
+
+import vault
+from tests.support.clock import FakeClock
+from vault import Backend, Binding, KeyRef, NewKey, Secret, Vault
 from vault.chain import Head, seal_of
 from vault.datakeys import SEALED
 from vault.keyring import MasterKey
@@ -30,13 +39,51 @@ def backend(prefix: str = "/", service: str = "openai", tenant: str = "default")
     return Backend(tenant, service, Binding("http", "127.0.0.1", 9000, prefix))
 
 
+def url_of(data: Path) -> str | None:
+    """Where the database of a test's data directory is; None: in it."""
+    place = data.parent / "url"
+    return place.read_text() if place.exists() else None
+
+
+async def open_vault(
+    data: Path, environ: Mapping[str, str], clock: FakeClock, **options: Any
+) -> Vault:
+    """On the engine that the test runs on."""
+    return await vault.open_vault(data, environ, clock, url=url_of(data), **options)
+
+
 def rows(data: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """Reads or changes the database behind the vault's back."""
+    url = url_of(data)
+    if url is not None:
+        return said(url, query, *values)
     connection = sqlite3.connect(data / "vault.db", isolation_level=None)
     try:
         return connection.execute(query, values).fetchall()
     finally:
         connection.close()
+
+
+def said(url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What a PostgreSQL answers; several statements answer nothing."""
+    with ThreadPoolExecutor(1) as beside:  # a test's own loop is running
+        return beside.submit(asyncio.run, _said(url, query, values)).result()
+
+
+async def _said(url: str, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    numbers = count(1)
+    numbered = "".join(f"${next(numbers)}" if sign == "?" else sign for sign in query)
+    numbered = re.sub(r"zeroblob\((\d+)\)", r"decode(repeat('00', \1), 'hex')", numbered)
+    connection = await asyncpg.connect(url)
+    try:
+        # As SQLite's shell: rows that others name may be taken out.
+        await connection.execute("SET session_replication_role = replica")
+        if ";" in query:
+            await connection.execute(query)
+            return []
+        return [tuple(row) for row in await connection.fetch(numbered, *values)]
+    finally:
+        await connection.close()
 
 
 def touch_generation(data: Path) -> None:

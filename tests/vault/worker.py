@@ -13,7 +13,8 @@ from itertools import count
 from pathlib import Path
 
 from tests.support.clock import FakeClock
-from vault import NewKey, NewToken, Secret, open_vault
+from tests.vault.words import open_vault
+from vault import NewKey, NewToken, Secret, VaultError
 
 
 def value(alias: str, version: int) -> bytes:
@@ -54,9 +55,13 @@ async def rotate(data: Path, name: str) -> None:
 
 async def init(data: Path, name: str) -> None:
     """Makes the vault."""
-    vault = await open_vault(data, {}, FakeClock(), create=True, actor=name)
-    await vault.close()
-    say("made", name)
+    try:
+        vault = await open_vault(data, {}, FakeClock(), create=True, actor=name)
+    except VaultError as error:
+        say(error)
+    else:
+        await vault.close()
+        say("made", name)
 
 
 async def share(data: Path, name: str) -> None:
