@@ -74,6 +74,12 @@ def _parent_of(fields: Fields) -> tuple[bytes, Fields]:
     return found[0], tuple([field for field in fields if field[0] != PARENT_FIELD])
 
 
+def begin_ids() -> None:
+    """Other ids from now on: for a process that is a copy of one that makes them too."""
+    global _PROCESS  # noqa: PLW0603 - a fork can't be told from its parent otherwise
+    _PROCESS = secrets.token_hex(10)
+
+
 def request_id(fields: Fields) -> str:
     """The caller's id where it is well-formed (and no token: never echoed), else a new one."""
     return _well_formed(value(fields, b"x-request-id")) or new_id()

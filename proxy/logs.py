@@ -15,7 +15,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +25,7 @@ import orjson
 
 from proxy.causes import frames, lineage
 from proxy.record import CallRecord
+from proxy.turns import turn_of
 
 QUEUE: Final = 8192
 """Lines that may wait to be written; what comes above it is dropped, and counted."""
@@ -57,11 +58,24 @@ Render = Callable[[Event], str]
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """`form`: json, console, or auto: console on a terminal. `level`: a word of LEVELS."""
+    """`form`: json, console, or auto: console on a terminal. `level`: a word of LEVELS.
+
+    Where several processes write to one place: `process` tells one from the others, and `turns` is
+    the descriptor of a file whose lock says whose turn it is.
+    """
 
     form: str = "auto"
     level: str = "info"
     colours: bool = True
+    process: str = ""
+    turns: int | None = None
+
+    def made_for(self, descriptor: int) -> Form:
+        """How lines are made that go there."""
+        form, terminal = self.form, os.isatty(descriptor)
+        if form == "auto":
+            form = "console" if terminal else "json"
+        return JSON if form == "json" else as_console(self.colours and terminal)
 
 
 class Told(NamedTuple):
@@ -89,9 +103,15 @@ class Log:
     """The queue and its writer. `takes_calls`: whether the level is one at which calls are told."""
 
     def __init__(
-        self, descriptor: int, form: Form, bound: int = QUEUE, takes_calls: bool = True
+        self,
+        descriptor: int,
+        form: Form,
+        bound: int = QUEUE,
+        takes_calls: bool = True,
+        turns: int | None = None,
     ) -> None:
         self._descriptor = descriptor
+        self._turns = turns
         self._form = form
         self._bound = bound
         self.takes_calls = takes_calls
@@ -176,6 +196,10 @@ class Log:
 
     def _write(self, octets: bytes) -> bool:
         """Whether all was taken; waits as long as that takes."""
+        with turn_of(self._turns):
+            return self._write_all(octets)
+
+    def _write_all(self, octets: bytes) -> bool:
         while octets:
             try:
                 octets = octets[os.write(self._descriptor, octets) :]
@@ -184,6 +208,13 @@ class Log:
             except OSError:  # nobody reads it any more, or the disk is full
                 return False
         return True
+
+
+def write_line(descriptor: int, settings: LogSettings, told: Told) -> None:
+    """One line, at once and without a thread."""
+    line = _rendered(settings.made_for(descriptor).rendering(), told)
+    with suppress(OSError), turn_of(settings.turns):  # nobody may read it
+        os.write(descriptor, line)
 
 
 # From a line to an event.
@@ -310,23 +341,25 @@ class Handler(logging.Handler):
     error's text.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, process: str = "") -> None:
         super().__init__()
         self._log = log
+        self._mark = {"process": process} if process else {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line; an error in it by kinds and places."""
         try:
-            self._log.add(_told(record))
+            self._log.add(_told(record, self._mark))
         except Exception:  # words that don't fit their values; nothing else can be done
             self._log.add(Told(record.created, "error", record.name, "a line without words", {}))
 
 
-def _told(record: logging.LogRecord) -> Told:
+def _told(record: logging.LogRecord, mark: Mapping[str, str]) -> Told:
     words = record.getMessage()
     if record.name.partition(".")[0] != OWN:
         words = words.strip().partition("\n")[0]
     more = {name: str(record.__dict__[name]) for name in MEMBERS if name in record.__dict__}
+    more |= mark
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         more |= {"error": lineage(error), "at": frames(error)}
@@ -337,14 +370,14 @@ def _told(record: logging.LogRecord) -> Told:
 def logging_to(descriptor: int, settings: LogSettings) -> Iterator[Log]:
     """As long as the context lasts, all that is logged goes there. Libraries tell warnings only:
     below that some of them show URLs."""
-    form = settings.form
-    if form == "auto":
-        form = "console" if os.isatty(descriptor) else "json"
-    colours = settings.colours and os.isatty(descriptor)
     level = LEVELS[settings.level]
-    made = JSON if form == "json" else as_console(colours)
-    log = Log(descriptor, made, takes_calls=level <= logging.INFO)
-    handler, root, own = Handler(log), logging.getLogger(), logging.getLogger(OWN)
+    log = Log(
+        descriptor,
+        settings.made_for(descriptor),
+        takes_calls=level <= logging.INFO,
+        turns=settings.turns,
+    )
+    handler, root, own = Handler(log, settings.process), logging.getLogger(), logging.getLogger(OWN)
     before = root.level, own.level
     root.addHandler(handler)
     own.setLevel(level)

@@ -1,4 +1,4 @@
-"""Turns at writing one SQLite file, among all connections of all processes.
+"""Turns at writing, among processes: one SQLite file, or the lines of one log.
 
 SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at one instant:
 its own locks are not enough. Who only reads needs no turn.
@@ -25,6 +25,19 @@ def turn(path: Path, seconds: float) -> Iterator[None]:
     with os.fdopen(lock, "r+b") as file:  # its end, also by a crash, is that of the lock
         _wait(file, seconds)
         yield
+
+
+@contextmanager
+def turn_of(lock: int | None) -> Iterator[None]:
+    """No other process that has this open file writes inside; None: there is no other. Blocks."""
+    if lock is None:
+        yield
+        return
+    fcntl.lockf(lock, fcntl.LOCK_EX)  # a process's own, and gone with it
+    try:
+        yield
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
 def _wait(file: BinaryIO, seconds: float) -> None:

@@ -48,6 +48,8 @@ from proxy.upstream.seam import Upstream
 from proxy.upstream.sizes import Sized
 from proxy.upstream.slots import Slots
 from proxy.upstream.transport import Deadlines
+from proxy.workers.companion import Companion
+from proxy.workers.store import SharedStore
 from vault import Vault
 
 
@@ -59,6 +61,7 @@ class Surroundings:
     at again and again. `live`: what else takes up a changed one. `observers`: who hears of every
     call. `engine`: the Redis that is shared, once it is known.
     `lost_lines`: how many lines the log could not write. `arrivals`: connections of callers.
+    `companion`: of one worker among several.
     """
 
     data: Path
@@ -71,6 +74,12 @@ class Surroundings:
     observers: tuple[Observer, ...] = ()
     lost_lines: Callable[[], int] = lambda: 0
     arrivals: Callable[[], Arrivals] = lambda: Arrivals(0, {})
+    companion: Companion | None = None
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve as one."""
+        return 1 if self.companion is None else self.companion.workers
 
 
 class CallBounds(NamedTuple):
@@ -100,6 +109,7 @@ class Way(NamedTuple):
     Redis that they share with other processes, if there is one; `hearing`: what is heard there."""
 
     pseudonym: bytes
+    workers: int
     engine: Engine | None
     hearing: Hearing | None
     transport: Transport
@@ -138,7 +148,7 @@ class Way(NamedTuple):
             Live(names("limits", *CallLimits.model_fields, "services"), self.bounds.become),
             Live(
                 names("limits", "concurrency", "queue_length", "queue_timeout"),
-                lambda new: self.slots.become(settings.slot_limits(new.limits)),
+                lambda new: self.slots.become(settings.slot_limits(new.limits, self.workers)),
             ),
             Live(
                 names("limits", "quotas", "window"),
@@ -174,18 +184,19 @@ async def make_way(
         pseudonym=pseudonym,
         deadlines=bounds.deadlines,
     )
-    slots, trail = Slots(settings.slot_limits(config.limits)), Trail(vault, around.clock)
-    limits, guesses = _limits(config, around), Guesses(config.limits.wrong_tokens, around.clock)
+    slots = Slots(settings.slot_limits(config.limits, around.workers))
+    trail, limits = Trail(vault, around.clock), _limits(config, around)
+    guesses = Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
-    admission = Admission(Sized(leaf, bounds.responses), slots, around.clock)
-    upstream = Quota(admission, limits)
+    upstream = Quota(Admission(Sized(leaf, bounds.responses), slots, around.clock), limits)
     cache, hearing = await _cache(config, upstream, forwarder.forwarded, vault, around)
     sign_in = SignIn(config.sign_in, Fetcher(transport), around.clock)
     authenticator = Authenticator(vault, known, around.clock, handed_out(config), guesses)
     authenticator.also_by(sign_in)
     return Way(
         pseudonym=pseudonym,
+        workers=around.workers,
         engine=around.engine,
         hearing=hearing,
         transport=transport,
@@ -229,6 +240,11 @@ async def _cache(
         store = RedisStore(around.engine, await vault.sealer("cache-bodies"), around.clock, kept)
         cache = Cache(upstream, keyer, store, around.clock, kept)
         return cache, Hearing(around.engine, store, cache)
+    if around.companion is not None:
+        shared = SharedStore(around.companion)
+        cache = Cache(upstream, keyer, shared, around.clock, kept)
+        shared.stand_under(cache)
+        return cache, None
     sealer = await vault.sealer("cache-bodies")
     disk = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)
     return Cache(upstream, keyer, disk, around.clock, kept), None

@@ -81,6 +81,7 @@ FLOORS = {
     "proxy.reload": COMPOSITIONS,
     "proxy.gateway": SPINE,
     "proxy.signin": SPINE,
+    "proxy.workers": SPINE,
     "proxy.admin.answers": SPINE,
     "proxy.asgi": EDGES,
     "proxy.pages": EDGES,

@@ -88,8 +88,12 @@ class Core:
 
     @property
     def run(self) -> str:
-        """What tells this opening of the vault from every other one."""
+        """What tells this opening of the vault from every other; or those that are as one."""
         return self._moment.run
+
+    @run.setter
+    def run(self, run: str) -> None:
+        self._moment.run = run
 
     @property
     def seen(self) -> Lookups:

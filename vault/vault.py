@@ -116,6 +116,11 @@ class Vault:
         """The same open vault; what is changed through it is the actor's in the audit log."""
         return Vault(self._core.acting_as(actor))
 
+    def run_as(self, run: str) -> None:
+        """From now on this opening counts as one with all that have the same `run`: several workers
+        of one server, which count the calls of short-lived tokens together."""
+        self._core.run = run
+
     # keys -------------------------------------------------------------------------------------
 
     async def put_key(self, new: NewKey) -> KeyRecord:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from proxy.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from proxy.config import Config, KeyValues, VaultPlace
+    from vault import Secret
 
 DATA: Final = "KEYRELAY_DATA"
 CONFIG: Final = "KEYRELAY_CONFIG"
@@ -32,6 +33,8 @@ class Desk:
     data_option: Path | None = None
     config_option: Path | None = None
     accept_rollback: bool = False
+    ask: Callable[[], Secret] | None = None
+    """Gives the passphrase of the master key, where it is not to be typed here and now."""
 
     @property
     def data(self) -> Path:
@@ -66,8 +69,6 @@ class Desk:
             key_values=key_values,
         )
 
-
-def desk_of(ctx: click.Context) -> Desk:
     def vault_place(self) -> VaultPlace:
         """Where the vault is, whatever else is wrong with the configuration."""
         from proxy.config import VaultPlace, load_vault_place  # noqa: PLC0415
@@ -75,5 +76,7 @@ def desk_of(ctx: click.Context) -> Desk:
         path = self.config_path
         return VaultPlace() if path is None else load_vault_place(path, self.environ)
 
+
+def desk_of(ctx: click.Context) -> Desk:
     """The desk of this command line, made when it is first asked for."""
     return ctx.ensure_object(Desk)

@@ -22,8 +22,9 @@ class Doors:
     """One for each listener, all by the same rules: where a flood fills the one of callers, there
     is still a way in to metrics and administration, if they have listeners of their own."""
 
-    def __init__(self, config: Config, clock: Clock, handles: int) -> None:
+    def __init__(self, config: Config, clock: Clock, handles: int, workers: int = 1) -> None:
         self._clock = clock
+        self._workers = workers
         self._handles = handles
         self._rules = self._rules_of(config)
         self._all = [Door(self._rules, clock)]
@@ -59,10 +60,14 @@ class Doors:
             words = "the process may open %d files: at most %d connections, not server.%s"
             _log.warning(words, self._handles, most, "max_connections")
         return DoorRules(
-            connections=min(server.max_connections, most),
-            per_address=server.max_connections_per_address,
+            connections=min(self._share(server.max_connections), most),
+            per_address=self._share(server.max_connections_per_address),
             trusted=server.trusted_proxies,
         )
+
+    def _share(self, amount: int) -> int:
+        """What one worker of several may have: rounded up, so that there is one at least."""
+        return -(-amount // self._workers)
 
 
 def take_handles() -> int:

@@ -47,6 +47,11 @@ def on_terminal() -> bool:
 
 def ask_passphrase() -> Secret:
     """The passphrase of the master key, typed without echo; Ctrl-C ends it at once."""
+    return Secret(type_passphrase())
+
+
+def type_passphrase() -> bytes:
+    """The same, to be handed on."""
     before = signal.getsignal(signal.SIGINT)
     # The loop that runs would take the first one for itself, and only after the answer.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,7 +59,7 @@ def ask_passphrase() -> Secret:
         text = click.prompt("Passphrase of the master key", hide_input=True, err=True, type=str)
     finally:
         signal.signal(signal.SIGINT, before)
-    return Secret(text.encode())
+    return str(text).encode()
 
 
 def read_passphrase(*, again: bool, title: str = "Passphrase") -> Secret:

@@ -11,11 +11,10 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
@@ -29,10 +28,13 @@ from proxy.cli.commands import Command, accept_rollback_option
 from proxy.cli.desk import Desk
 from proxy.cli.doors import Doors, take_handles
 from proxy.cli.failures import Failed
-from proxy.cli.server import BACKLOG, WAITS, Server
+from proxy.cli.leash import RELOAD, STOP
+from proxy.cli.listening import Listeners, listen, listening
+from proxy.cli.server import WAITS, Server
 from proxy.cli.session import open_vault_of, with_desk
 from proxy.cli.watching import ConfigFiles
 from proxy.config import (
+    MOST_WORKERS,
     Config,
     declared_backends,
     declared_keys,
@@ -48,15 +50,14 @@ from proxy.threshold import Agreements
 from proxy.usage import UsageTooNew
 from vault import Vault
 
+if TYPE_CHECKING:
+    from proxy.cli.team import Post
+
 SWITCH_SECONDS = 0.0005  # so long may a thread that writes usage hold calls up
 COLLECT_AFTER = (20_000, 20, 20)
 """Young objects until the collector looks; a call makes hundreds that die by themselves."""
-LOOPBACK_REACHES = frozenset({"127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
 _DEMO_PORT = 8001
 _FILE = click.Path(path_type=Path)
-PLAIN = frozenset({"metrics"})
-"""Listeners without TLS whatever the others speak: for a scraper nearby."""
-
 LOOK_SECONDS = 0.5
 """How often the certificate's files are looked at."""
 
@@ -67,37 +68,25 @@ APART_GRACE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a server stands on: where it listens, what else listens `apart`, its log, the files of
-    its configuration, how many it lets in, and the certificate if it speaks TLS."""
+    """What a server stands on: its listeners, its log, the files of its configuration, how many it
+    lets in, the certificate if it speaks TLS, and its post if it is one worker of several."""
 
-    listener: socket.socket
+    listeners: Listeners
     log: Log
-    apart: Mapping[str, socket.socket]
     files: Files
     doors: Doors
     certificate: Certificate | None
-
-    def words(self, data: str) -> str:
-        """Where the server is found."""
-        apart = [f"{name} on {self.url(one, name)}/{name}" for name, one in self.apart.items()]
-        return ", ".join([f"keyrelay listens on {self.url(self.listener)}", *apart, data])
-
-    def url(self, listener: socket.socket, name: str = "") -> str:
-        """Where one of its listeners is found."""
-        return _url(listener, "https" if self._speaks_tls(name) else "http")
-
-    def _speaks_tls(self, name: str) -> bool:
-        return self.certificate is not None and name not in PLAIN
+    post: Post | None = None
 
     def server(self, app: ASGIApp, grace: float, name: str = "") -> Server:
         """For callers, or by the name of what listens apart."""
-        listener = self.apart[name] if name else self.listener
         door = self.doors.another() if name else self.doors.callers
-        return Server(app, listener, grace=grace, entrance=self._entrance(door, name))
+        entrance = self._entrance(door, name)
+        return Server(app, self.listeners.named(name), grace=grace, entrance=entrance)
 
     def _entrance(self, door: Door, name: str) -> Door | Agreements:
         certificate = self.certificate
-        if certificate is None or not self._speaks_tls(name):
+        if certificate is None or not self.listeners.speaks_tls(name):
             return door
         return Agreements(lambda: certificate.context, door, WAITS.header)
 
@@ -107,6 +96,9 @@ class Ground:
 @click.option("--port", type=click.IntRange(0, 65535), help="port (default: server.port, 8000)")
 @click.option("--tls-cert", type=_FILE, help="speak TLS, with this certificate (PEM)")
 @click.option("--tls-key", type=_FILE, help="the certificate's key (PEM)")
+@click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), help="processes (default: server.workers, 1)"
+)
 @click.option("--demo", "with_demo", is_flag=True, help="bring an example backend and a token")
 @accept_rollback_option
 @with_desk
@@ -120,18 +112,12 @@ def serve(desk: Desk, /, with_demo: bool, **given: Any) -> None:
     if with_demo:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it ends with its terminal
     config = Config() if bare else desk.config("resolve")
+    workers = 1 if with_demo else said.workers or config.server.workers
     certificate = _certificate(said, config)
-    port = config.server.port if said.port is None else said.port
-    listener = _listen(said.host or config.server.host, port)
-    settings = _log_settings(desk, config)
-    with (
-        contextlib.closing(listener),
-        _listeners(config) as apart,
-        logging_to(STANDARD_ERROR, settings) as log,
-    ):
-        run = _demo if with_demo else _production
-        doors = Doors(config, desk.clock, take_handles())
-        cut = _run(run(desk, config, Ground(listener, log, apart, files, doors, certificate)))
+    host, port = said.place(config)
+    with listening(config, host, port, certificate is not None) as listeners:
+        start = _Start(desk, config, said, listeners, files)
+        cut = start.together(workers) if workers > 1 else start.alone(with_demo)
     _say(f"keyrelay has stopped; {_calls(cut)} cut" if cut else "keyrelay has stopped")
 
 
@@ -143,13 +129,61 @@ class _Said:
     port: int | None
     tls_cert: Path | None
     tls_key: Path | None
+    workers: int | None
 
     def check(self, with_demo: bool) -> None:
         """Raises UsageError."""
+        if with_demo and (self.workers or 1) > 1:
+            raise click.UsageError("--demo is one process; leave --workers out")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise click.UsageError("--tls-cert and --tls-key belong together")
         if with_demo and self.tls_cert is not None:
             raise click.UsageError("--demo speaks plain HTTP; leave --tls-cert and --tls-key out")
+
+    def place(self, config: Config) -> tuple[str, int]:
+        """Where callers come."""
+        port = config.server.port if self.port is None else self.port
+        return self.host or config.server.host, port
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What every process of a server starts with."""
+
+    desk: Desk
+    config: Config
+    said: _Said
+    listeners: Listeners
+    files: Files
+
+    def alone(self, with_demo: bool) -> int:
+        """One process; how many calls were cut."""
+        run = _demo if with_demo else _production
+        with logging_to(STANDARD_ERROR, _log_settings(self.desk, self.config)) as log:
+            return _run(run(self.desk, self.config, self._ground(log)))
+
+    def together(self, workers: int) -> int:
+        """Several; how many calls were cut."""
+        from proxy.cli.team import Team  # noqa: PLC0415 - no other start waits for it
+
+        desk, config = self.desk, self.config
+        settings = _log_settings(desk, config)
+        team = Team(desk, config, workers, settings, self.listeners, self._work, _say)
+        return team.run(self.listeners.words(f"{workers} workers, data in {desk.data}"))
+
+    def _work(self, post: Post) -> int:
+        """One worker. It begins with the configuration of the start, if what is in the file now is
+        one, and takes that up as all others did."""
+        self.desk.config("resolve")
+        with logging_to(STANDARD_ERROR, post.settings) as log:
+            post.leash.cut(_run(_production(self.desk, self.config, self._ground(log, post))))
+        return 0
+
+    def _ground(self, log: Log, post: Post | None = None) -> Ground:
+        workers = 1 if post is None else post.companion.workers
+        doors = Doors(self.config, self.desk.clock, take_handles(), workers)
+        certificate = _certificate(self.said, self.config)
+        return Ground(self.listeners, log, self.files, doors, certificate, post)
 
 
 def _certificate(said: _Said, config: Config) -> Certificate | None:
@@ -196,9 +230,11 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 async def _production(desk: Desk, config: Config, ground: Ground) -> int:
     async with _vault(desk, config) as vault:
         services = load_services(config.services)
+        if ground.post is not None:
+            vault.run_as(ground.post.run)
         app = await assemble(config, services, vault, _around(desk, ground))
         server = ground.server(app, config.server.shutdown_grace)
-        return await _serve(app, server, ground, ground.words(f"data in {desk.data}"))
+        return await _serve(app, server, ground, ground.listeners.words(f"data in {desk.data}"))
 
 
 async def _demo(desk: Desk, config: Config, ground: Ground) -> int:
@@ -220,8 +256,8 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
             (desk.data / "demo-token").write_text(ready.token + "\n")
             app = await assemble(config, services, vault, _around(desk, ground))
             backend = Server(demo.backend(), backend_listener)
-            commands = demo.commands(ready, ground.url(ground.listener), desk.clock.now())
-            words = ground.words(f"demo data in {desk.data}")
+            commands = demo.commands(ready, ground.listeners.url(), desk.clock.now())
+            words = ground.listeners.words(f"demo data in {desk.data}")
             async with backend.running():
                 server = ground.server(app, config.server.shutdown_grace)
                 return await _serve(app, server, ground, f"{words}\n\n{commands}\n")
@@ -253,16 +289,16 @@ async def _vault(desk: Desk, config: Config) -> AsyncIterator[Vault]:
 
 
 def _around(desk: Desk, ground: Ground) -> Surroundings:
-    listening = _places(ground.listener).union(*map(_places, ground.apart.values()))
     return Surroundings(
         data=desk.data,
         clock=desk.clock,
-        listening=listening,
+        listening=ground.listeners.places,
         observers=(ground.log.call,),
         files=ground.files,
         live=(_live_level(ground.log), ground.doors.live),
         lost_lines=lambda: ground.log.lost,
         arrivals=ground.doors.arrivals,
+        companion=None if ground.post is None else ground.post.companion,
     )
 
 
@@ -270,62 +306,20 @@ def _live_level(log: Log) -> Live:
     return Live(names("server", "log_level"), lambda new: log.become(new.server.log_level))
 
 
-def _places(listener: socket.socket) -> frozenset[tuple[str, int]]:
-    host, port = listener.getsockname()[:2]
-    names = {host, "localhost"} if host in LOOPBACK_REACHES else {host}
-    return frozenset((name, port) for name in names)
-
-
-@contextlib.contextmanager
-def _listeners(config: Config) -> Iterator[Mapping[str, socket.socket]]:
-    """What has a listener of its own, by its name in `Relay.apart`."""
-    server = config.server
-    places = {"metrics": server.metrics_listen, "admin": server.admin_listen}
-    with contextlib.ExitStack() as stack:
-        yield {
-            name: stack.enter_context(
-                contextlib.closing(_listen(*place, remedy=f"another server.{name}_listen"))
-            )
-            for name, place in places.items()
-            if place is not None
-        }
-
-
-def _listen(host: str, port: int, remedy: str = "another --port") -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = (error.strerror or type(error).__name__).lower()
-        raise Failed(f"can't listen on {host} port {port}: {reason}; use {remedy}") from error
-    return listener
-
-
 async def _demo_listener(vault: Vault) -> socket.socket:
     """The port of the last start where it is free, so that kept answers are found again."""
     before = await demo.registered_port(vault)
     for port in (before or _DEMO_PORT, 0):
         with contextlib.suppress(Failed):
-            return _listen("127.0.0.1", port)
+            return listen("127.0.0.1", port)
     raise Failed("no free port for the example backend")
-
-
-def _url(listener: socket.socket, scheme: str = "http") -> str:
-    host, port = listener.getsockname()[:2]
-    if ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextlib.asynccontextmanager
 async def _apart(app: Relay, ground: Ground) -> AsyncIterator[None]:
     """Serves what has a listener of its own as long as the context lasts."""
     async with contextlib.AsyncExitStack() as stack:
-        for name in ground.apart:
+        for name in ground.listeners.apart:
             server = ground.server(app.apart[name], APART_GRACE_SECONDS, name)
             await stack.enter_async_context(server.running())
         yield
@@ -351,9 +345,16 @@ async def _followed(certificate: Certificate | None) -> AsyncIterator[None]:
 async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
     """Until SIGINT or SIGTERM; a second one doesn't wait for calls in flight. How many were cut.
 
-    `words` are said once calls are answered and a signal ends the server cleanly.
+    `words` are said once calls are answered and a signal ends the server cleanly; of a worker its
+    parent says them, and what it is told comes from there.
     """
-    _heed_signals(app, server, ground)
+    post = ground.post
+    async with contextlib.nullcontext() if post is None else post.accompanied():
+        return await _serve_here(app, server, ground, words)
+
+
+async def _serve_here(app: Relay, server: Server, ground: Ground, words: str) -> int:
+    _heed_orders(app, server, ground)
     try:
         await app.start()
     except (SchemaTooNew, UsageTooNew) as error:
@@ -361,7 +362,7 @@ async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
     gc.freeze()  # what lives as long as the process need not be looked at again and again
     gc.set_threshold(*COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_SECONDS)
-    _say(words)
+    _say(words) if ground.post is None else ground.post.leash.ready()
     try:
         async with _apart(app, ground), _followed(ground.certificate), given_back():
             await server.run_here()
@@ -371,14 +372,14 @@ async def _serve(app: Relay, server: Server, ground: Ground, words: str) -> int:
     return server.cut
 
 
-def _heed_signals(app: Relay, server: Server, ground: Ground) -> None:
+def _heed_orders(app: Relay, server: Server, ground: Ground) -> None:
     """SIGHUP reads the configuration again, where there is any; the others end the server."""
-    loop = asyncio.get_running_loop()
+    loop, post = asyncio.get_running_loop(), ground.post
 
     def stop() -> None:
         app.go_down()
         server.stop()
-        if count := server.in_flight:
+        if post is None and (count := server.in_flight):
             _say(f"keyrelay is stopping; calls in flight: {count}")
 
     def reload() -> None:
@@ -386,6 +387,9 @@ def _heed_signals(app: Relay, server: Server, ground: Ground) -> None:
         if ground.certificate is not None:
             ground.certificate.renew()
 
+    if post is not None:
+        post.leash.follow({STOP: stop, RELOAD: reload})
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     if isinstance(ground.files, ConfigFiles):

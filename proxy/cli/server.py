@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from proxy.cli.listening import BACKLOG
 from proxy.door import Door
 from proxy.familiar import Familiar
 from proxy.patience import Waits
@@ -23,7 +24,6 @@ WAITS = Waits()
 GRACE_SECONDS = 10.0
 """How long calls in flight may take to end when the server is told to stop."""
 
-BACKLOG = 2048
 _LOOK_SECONDS = 0.05
 
 _log = logging.getLogger("keyrelay")

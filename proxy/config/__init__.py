@@ -12,13 +12,23 @@ from proxy.config.imported import (
 )
 from proxy.config.keys import judge_hosts, make_key
 from proxy.config.loading import load_config, load_vault_place
-from proxy.config.model import BackendEntry, Cache, CallLimits, Config, KeyEntry, Limits, Server
+from proxy.config.model import (
+    MOST_WORKERS,
+    BackendEntry,
+    Cache,
+    CallLimits,
+    Config,
+    KeyEntry,
+    Limits,
+    Server,
+)
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.units import parse_seconds
 from proxy.config.values import KeyValues, seen_from
 
 __all__ = [
     "IMPORTED",
+    "MOST_WORKERS",
     "BackendEntry",
     "Cache",
     "CallLimits",

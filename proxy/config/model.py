@@ -130,11 +130,15 @@ FieldName = Annotated[str, AfterValidator(_field_name)]
 Word = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]+$")]
 
 
+MOST_WORKERS: Final = 64
+
+
 class Server(Section):
     """Where keyrelay listens and how it meets browsers, backends and private authorities."""
 
     host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     port: Annotated[StrictInt, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[StrictInt, Field(ge=1, le=MOST_WORKERS)] = 1
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
     cors_origins: tuple[Origin, ...] = ()
     short_lived_max: WithinADay = 3600.0

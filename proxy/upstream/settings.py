@@ -28,16 +28,21 @@ def response_octets(limits: Limits) -> ByService[int | None]:
     return ByService(limits.max_response_bytes, named)
 
 
-def slot_limits(limits: Limits) -> SlotLimits:
-    """How many calls at once, and how long the others wait."""
+def slot_limits(limits: Limits, workers: int = 1) -> SlotLimits:
+    """How many calls at once, and how long the others wait; of several workers one has a share,
+    rounded up, so that each may send at all."""
+
+    def share(count: int | None) -> float:
+        return inf if count is None else -(-count // workers)
+
     asked = limits.concurrency
     return SlotLimits(
-        total=_bound(asked.total),
-        per_tenant=_bound(asked.per_tenant),
-        per_service=_bound(asked.per_service),
-        tenants={name: _bound(count) for name, count in asked.tenants.items()},
-        services={name: _bound(count) for name, count in asked.services.items()},
-        queue_length=limits.queue_length,
+        total=share(asked.total),
+        per_tenant=share(asked.per_tenant),
+        per_service=share(asked.per_service),
+        tenants={name: share(count) for name, count in asked.tenants.items()},
+        services={name: share(count) for name, count in asked.services.items()},
+        queue_length=-(-limits.queue_length // workers),
         queue_timeout=limits.queue_timeout,
     )
 
@@ -52,7 +57,3 @@ def _deadlines(limits: CallLimits) -> Deadlines:
         idle=limits.idle_timeout,
         total=total,
     )
-
-
-def _bound(count: int | None) -> float:
-    return inf if count is None else count

@@ -24,6 +24,7 @@ MAY = {
     f"{ROOT}/proxy/engine.py": "to the admin's own Redis",
     f"{ROOT}/vault/postgres.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/database.py": "to the admin's own PostgreSQL",
+    f"{ROOT}/proxy/workers/companion.py": "to the coordinator, a socket in the data directory",
     f"{ROOT}/proxy/traces/collector.py": "to the admin's own collector, from a thread of its own",
 }
 EVENTS = {
