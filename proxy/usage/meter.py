@@ -27,6 +27,10 @@ MOST_CODED: Final = 2**20
 MOST_INFLATED: Final = 64 * 2**20
 """Octets that one may become: beyond it, it is no answer of a model but a bomb."""
 
+SOON: Final = 8 * 2**20
+MOST_TIMES: Final = 100
+"""How many times as large, once it is larger than that: a bomb is told by its beginning."""
+
 _STEP: Final = 64 * 1024
 _GZIP_OR_ZLIB: Final = 47
 _RAW: Final = -15
@@ -144,12 +148,12 @@ def _inflated(octets: bytes) -> Window | None:
 def _inflate(octets: bytes, expected: int) -> Window | None:
     window = Window()
     inflating = zlib.decompressobj(expected)
-    total = 0
+    total, coded = 0, len(octets)
     while octets and not inflating.eof:
         made = inflating.decompress(octets, _STEP)
         octets = inflating.unconsumed_tail
         total += len(made)
-        if total > MOST_INFLATED:
+        if total > MOST_INFLATED or total > max(SOON, MOST_TIMES * (coded - len(octets))):
             return None
         window.feed(made)
     return window

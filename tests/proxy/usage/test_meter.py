@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from proxy.messages import Fields
 from proxy.record import Meter, Tokens
 from proxy.usage import Metering
-from proxy.usage.meter import MOST_CODED, MOST_INFLATED
+from proxy.usage.meter import MOST_CODED, MOST_INFLATED, SOON
 from proxy.usage.tokens import of_body, of_stream
 from proxy.usage.window import HEAD, MOST, TAIL, Window
 from tests.proxy.usage import transcripts
@@ -226,6 +226,14 @@ def test_a_bomb_is_not_inflated() -> None:
     coded = b"".join([*octets, usage])
     assert len(coded) < MOST_CODED
     assert metered((JSON, (b"content-encoding", b"gzip")), coded) is None
+
+
+@pytest.mark.parametrize(("octets", "told"), [(SOON - 2**16, True), (2 * SOON, False)])
+def test_what_shrinks_a_thousandfold_is_soon_left_alone(octets: int, told: bool) -> None:
+    """Inflating costs the processor, and no answer of a model shrinks so: its beginning tells."""
+    coded = gzip.compress(b" " * octets + transcripts.openai_chat(SHORT))
+    tokens = metered((JSON, (b"content-encoding", b"gzip")), coded)
+    assert (tokens is not None) == told
 
 
 def test_too_much_that_is_compressed_is_not_kept() -> None:
