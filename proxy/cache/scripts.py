@@ -103,9 +103,9 @@ LINGER: Final = Script(
 local least, found = tonumber(ARGV[1]), 0
 for n = tonumber(ARGV[2]), tonumber(ARGV[3]) do
   local left = redis.call('PTTL', KEYS[1] .. ':' .. n)
-  if left >= 0 then
+  if left ~= -2 then
     found = found + 1
-    if left < least then redis.call('PEXPIRE', KEYS[1] .. ':' .. n, least) end
+    if left >= 0 and left < least then redis.call('PEXPIRE', KEYS[1] .. ':' .. n, least) end
   end
 end
 return found

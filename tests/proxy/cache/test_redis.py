@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from proxy.cache import redis as store_module
 from proxy.cache import registers as module
 from proxy.cache.entry import CacheStats, Found, Holding, Miss, StoreError
 from proxy.cache.policy import CacheSettings
-from proxy.cache.redis import VARIANTS, RedisStore
+from proxy.cache.redis import STAGED_MS, RedisStore
 from proxy.cache.row import CHUNK
 from proxy.cache.shelf import INLINE, tag_of
+from proxy.cache.shelves import GRACE_MS
 from proxy.engine import Engine, Place
 from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_sealer, until
@@ -121,3 +124,371 @@ async def test_variants_stand_side_by_side(empty: RunningRedis) -> None:
         await put(store, body=b"new", vary=b"user-agent", variant=b"2", expires_at=NOW + 5)
         assert await found(store, value=b"2", now=NOW + 6) is Miss.OVER
         assert (await store.stats()).entries == 2
+
+
+async def test_names_to_vary_by_may_change(empty: RunningRedis) -> None:
+    """What would have answered is replaced, whatever it varied by: the caller is asked for it."""
+    async with opened(empty) as store:
+        await put(store, vary=b"user-agent", variant=b"1")
+        await put(store, vary=b"x-other", variant=b"1")
+        entry = an_entry(requested_at=NOW, expires_at=NOW + 10, size=3)
+        await store.put(entry, sending(b"1"), Octets(b"new"))
+        assert (await store.stats()).entries == 1
+        assert await found(store, value=b"1") == b"new"
+
+
+async def test_a_key_has_so_many_variants_and_the_oldest_go(
+    empty: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream that varies by everything fills no shelf."""
+    monkeypatch.setattr(store_module, "VARIANTS", 3)
+    async with opened(empty) as store:
+        for number in range(5):
+            await put(store, vary=b"user-agent", variant=b"%d" % number)
+        kept = [await found(store, value=b"%d" % number) for number in range(5)]
+        assert kept == [Miss.VARIES] * 2 + [b"body"] * 3
+        assert (await store.stats()).entries == 3
+
+
+async def test_nothing_readable_is_in_redis(empty: RunningRedis) -> None:
+    """Contract 6: stored bodies are encrypted; the fields too."""
+    async with opened(empty) as store:
+        await put(store, body=b"the-answer-itself", fields=((b"x-name", b"the-field-itself"),))
+        await put(store, b"l", body=b"a-large-one" * CHUNK)
+        octets = b"".join([value async for value in everything(store)])
+    assert len(octets) > 11 * CHUNK
+    for text in (b"the-answer-itself", b"the-field-itself", b"x-name", b"a-large-one"):
+        assert text not in octets
+
+
+async def everything(store: RedisStore) -> AsyncIterator[bytes]:
+    engine = store._shelves._engine
+    async for name in engine.client.scan_iter(f"{PREFIX}*"):
+        yield name + await engine.client.dump(name)
+
+
+async def test_all_that_is_in_redis_has_an_end(empty: RunningRedis) -> None:
+    """So that Redis may evict it, and a server that is gone for ever leaves nothing for ever."""
+    async with opened(empty) as store:
+        await put(store)
+        await put(store, b"l", body=LARGE)
+        await store.purge(Purge(NOW - 9, None, None))
+        await until(lambda: not store._purging)
+    lasting = {name for name in names(empty) if empty.say("ttl", name) == "-1"}
+    assert lasting == {f"{PREFIX}:{{cache-of:}}:tenants"}
+
+
+async def test_another_data_key_opens_nothing(empty: RunningRedis) -> None:
+    """It is an error of the store, and not an answer."""
+    async with opened(empty) as store:
+        await put(store)
+    async with opened(empty, sealer=KeyedSealer(DataKey.random("cache"), {})) as store:
+        with pytest.raises(StoreError):
+            await found(store)
+
+
+@pytest.mark.parametrize("what", ["label", "value", "moved", "nonsense", "short"])
+async def test_what_was_changed_or_moved_does_not_open(empty: RunningRedis, what: str) -> None:
+    """Contract 6: bound to their key, their times and each other."""
+    async with opened(empty) as store:
+        await put(store)
+        await put(store, b"o", body=b"BODY")
+        client = store._shelves._engine.client
+        shelf, other = (store._shelves.shelf(tag_of(key)) for key in (b"k", b"o"))
+        ((field, value),) = (await client.hgetall(shelf)).items()
+        ((label, moved),) = (await client.hgetall(other)).items()
+        new = {
+            "label": (field.replace(b" ", b" 1", 1), value),
+            "value": (field, value[:-1] + bytes([value[-1] ^ 1])),
+            "moved": (label, moved),
+            "nonsense": (b"no label", value),
+            "short": (field, value[:9]),
+        }[what]
+        await client.delete(shelf)
+        await client.hset(shelf, *new)
+        with pytest.raises(StoreError):
+            await found(store)
+
+
+async def test_a_chunk_that_redis_evicted_is_a_miss(empty: RunningRedis) -> None:
+    """Contract 6: half an answer is none; what is left of it goes."""
+    async with opened(empty) as store:
+        for lost in (0, 2):
+            await put(store, body=LARGE)
+            empty.say("del", chunks(empty)[lost])
+            assert await found(store) is Miss.ABSENT
+            assert chunks(empty) == []
+
+
+async def test_a_chunk_that_goes_while_it_is_read_cuts(empty: RunningRedis) -> None:
+    """A cut answer never looks whole."""
+    async with opened(empty) as store:
+        await put(store, body=LARGE)
+        answer = await store.get(b"k", sending(), NOW)
+        assert isinstance(answer, Found)
+        empty.say("del", chunks(empty)[1])
+        with pytest.raises(UpstreamIncomplete):
+            await body_of(answer)
+
+
+async def test_a_later_chunk_that_does_not_open_cuts_and_ends_the_entry(
+    empty: RunningRedis,
+) -> None:
+    """A cut answer never looks whole, and is not served again."""
+    async with opened(empty) as store:
+        await put(store, body=LARGE)
+        empty.say("set", chunks(empty)[2], "nonsense")
+        with pytest.raises(UpstreamIncomplete):
+            await found(store)
+        assert await found(store) is Miss.ABSENT
+
+
+async def test_what_is_replaced_stays_readable_for_a_while(empty: RunningRedis) -> None:
+    """Whoever reads it has begun before; a slow reader keeps it there."""
+    clock = FakeClock(NOW)
+    async with opened(empty, clock) as store:
+        await put(store, body=LARGE, expires_at=NOW + 3600)
+        answer = await store.get(b"k", sending(), NOW)
+        assert isinstance(answer, Found)
+        await put(store, body=b"new")
+        old = chunks(empty)
+        assert all(0 < int(empty.say("pttl", name)) <= GRACE_MS for name in old)
+        empty.say("pexpire", old[2], "30000")
+        clock.advance(GRACE_MS / 1000)
+        assert await body_of(answer) == LARGE
+        assert int(empty.say("pttl", old[2])) > 31000
+        assert await found(store) == b"new"
+
+
+async def test_half_an_entry_is_never_there(empty: RunningRedis) -> None:
+    """Contract 6: half a response never survives, and what was written of it goes."""
+    async with opened(empty) as store:
+        entry = an_entry(size=len(LARGE), requested_at=NOW, expires_at=NOW + 10)
+        with pytest.raises(ValueError, match="broken"):
+            await store.put(entry, sending(), Octets(LARGE, ValueError("broken")))
+        assert await found(store) is Miss.ABSENT
+        assert chunks(empty) == []
+
+
+async def test_a_failed_put_leaves_the_old_entry(empty: RunningRedis) -> None:
+    """Contract 6: if the refresh fails, the old entry stays; here a chunk expired too early."""
+
+    class Slow(Octets):
+        async def blocks(self, size: int) -> Any:
+            async for block in super().blocks(size):
+                yield block
+                for name in chunks(empty)[:1]:
+                    empty.say("del", name)
+
+    async with opened(empty) as store:
+        await put(store)
+        entry = an_entry(size=len(LARGE), requested_at=NOW, expires_at=NOW + 10)
+        with pytest.raises(StoreError, match="dropped a part"):
+            await store.put(entry, sending(), Slow(LARGE))
+        assert await found(store) == b"body"
+        assert chunks(empty) == []
+
+
+async def test_a_writer_that_dies_leaves_what_soon_expires(empty: RunningRedis) -> None:
+    """Chunks without a shelf end by themselves."""
+    waiting = asyncio.Event()
+
+    class Endless(Octets):
+        async def blocks(self, size: int) -> Any:
+            async for block in super().blocks(size):
+                yield block
+                if len(chunks(empty)) == 2:
+                    waiting.set()
+                    await asyncio.Event().wait()
+
+    async with opened(empty) as store:
+        entry = an_entry(size=len(LARGE), requested_at=NOW, expires_at=NOW + 10)
+        task = asyncio.create_task(store.put(entry, sending(), Endless(LARGE)))
+        await waiting.wait()
+        assert all(0 < int(empty.say("pttl", one)) <= STAGED_MS for one in chunks(empty))
+        assert await found(store) is Miss.ABSENT
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_tenant_has_a_quota_and_what_ends_first_goes(empty: RunningRedis) -> None:
+    """Nobody fills Redis alone; another tenant loses nothing."""
+    async with opened(empty, tenant_bytes=3000) as store:
+        await put(store, b"o", tenant="other")
+        for number in range(4):
+            await put(store, b"%d" % number, expires_at=NOW + 10 + number)
+        stats = await store.stats()
+        kept = [await found(store, b"%d" % number) for number in range(4)]
+        assert kept == [Miss.ABSENT] * 2 + [b"body"] * 2
+        assert await found(store, b"o") == b"body"
+        assert (stats.entries, stats.evicted) == (3, 2)
+
+
+async def test_stats_count_by_tenant_and_service(empty: RunningRedis) -> None:
+    """A replaced answer counts once, and all processes see the same."""
+    async with opened(empty) as one, opened(empty) as other:
+        assert await one.stats() == CacheStats()
+        await put(one, tenant="a", service="x")
+        await put(other, tenant="a", service="x")
+        await put(other, b"l", tenant="a", service="", body=LARGE)
+        await put(one, b"o", tenant="b", service="x")
+        cost = an_entry(size=4).cost
+        assert dict((await other.stats()).holdings) == {
+            ("a", "x"): Holding(1, cost),
+            ("a", ""): Holding(1, an_entry(size=len(LARGE)).cost),
+            ("b", "x"): Holding(1, cost),
+        }
+
+
+async def test_what_is_over_is_swept_out_of_the_sums(empty: RunningRedis) -> None:
+    """Its octets end by themselves."""
+    async with opened(empty) as store:
+        await put(store)
+        await put(store, b"later", expires_at=NOW + 20)
+        await store.sweep(NOW + 10)
+        assert (await store.stats()).entries == 1
+        await store.sweep(NOW + 20)
+        assert await store.stats() == CacheStats()
+
+
+async def test_what_redis_has_evicted_leaves_the_sums(empty: RunningRedis) -> None:
+    """By samples: the sums come right with time."""
+    async with opened(empty) as store:
+        await put(store)
+        await put(store, b"evicted")
+        empty.say("del", *names(empty, f"*{tag_of(b'evicted')}*"))
+        await store.sweep(NOW)
+        assert (await store.stats()).entries == 1
+        assert await found(store) == b"body"
+
+
+async def test_an_emptied_redis_is_begun_anew(empty: RunningRedis) -> None:
+    """By FLUSHALL or a restart: what comes after counts, what came before does not."""
+    async with opened(empty) as store:
+        await put(store)
+        empty.say("flushall")
+        empty.say("script", "flush")
+        assert await found(store) is Miss.ABSENT
+        await store.sweep(NOW)
+        await put(store)
+        assert (await store.stats()).entries == 1
+
+
+@pytest.mark.parametrize(
+    ("purge", "left"),
+    [
+        (Purge(NOW, None, None), []),
+        (Purge(NOW, "a", None), [b"2", b"3"]),
+        (Purge(NOW, "a", "x"), [b"1", b"2", b"3"]),
+        (Purge(NOW, None, "x"), [b"1", b"3"]),
+        (Purge(NOW - 1, None, None), [b"0", b"1", b"2", b"3"]),
+    ],
+)
+async def test_a_purge_removes_what_it_covers(
+    empty: RunningRedis, purge: Purge, left: list[bytes]
+) -> None:
+    """By tenant, service and time; large bodies with all their chunks."""
+    places = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "")]
+    async with opened(empty) as store:
+        for number, (tenant, service) in enumerate(places):
+            body = LARGE if number == 0 else b"body"
+            await put(store, b"%d" % number, body, tenant=tenant, service=service)
+        await purged(store, purge)
+        kept = [b"%d" % number for number in range(4)]
+        assert [key for key in kept if await found(store, key) is not Miss.ABSENT] == left
+        assert (await store.stats()).entries == len(left)
+        assert bool(chunks(empty, b"0")) is (b"0" in left)
+
+
+async def purged(store: RedisStore, purge: Purge) -> None:
+    await store.purge(purge)
+    await until(lambda: not store._purging)
+
+
+async def test_a_purge_ends_what_a_clock_that_ran_ahead_stored(empty: RunningRedis) -> None:
+    """As on disk."""
+    async with opened(empty) as store:
+        await put(store, requested_at=NOW + 99)
+        await purged(store, Purge(NOW, None, None))
+        assert await found(store) is Miss.ABSENT
+
+
+async def test_a_purge_is_done_once_for_all_processes(empty: RunningRedis) -> None:
+    """One that starts later need not look for what is gone; one that came later is done."""
+    async with opened(empty) as one, opened(empty) as other, opened(empty) as third:
+        await purged(one, Purge(NOW, None, None))
+        await put(third)
+        await purged(other, Purge(NOW, None, None))
+        assert await found(one) == b"body"
+        await purged(other, Purge(NOW + 1, None, None))
+        assert await found(one) is Miss.ABSENT
+
+
+async def test_what_is_written_after_its_purge_goes_at_once(empty: RunningRedis) -> None:
+    """Its upstream call was under way."""
+    async with opened(empty) as store:
+        await purged(store, Purge(NOW, None, None))
+        await put(store)
+        assert await found(store) is Miss.ABSENT
+
+
+async def test_closing_ends_a_purge_under_way(
+    empty: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, or the next start, does it."""
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 3600.0)
+    async with opened(empty) as store:
+        await store.purge(Purge(NOW, None, None))
+    assert not store._purging
+
+
+async def test_what_is_written_during_a_look_up_is_looked_up_again(empty: RunningRedis) -> None:
+    """Nothing old gets into memory."""
+    async with opened(empty) as one, opened(empty) as other:
+        await put(one)
+        asked = one._shelves.ask
+
+        async def ask(verb: str, *values: Any, **options: Any) -> Any:
+            found = await asked(verb, *values, **options)
+            if not told:
+                told.append(verb)
+                await put(other, body=b"new")
+                one.outdate(b"o")
+                one.outdate(b"k")
+            return found
+
+        told: list[str] = []
+        one._shelves.ask = ask  # type: ignore[method-assign]
+        assert await found(one) == b"new"
+
+
+async def test_a_redis_that_is_gone_is_an_error_of_the_store() -> None:
+    """Calls go on without it."""
+    engine = Engine(Place.of("redis://127.0.0.1:1"), PREFIX, FakeClock(NOW))
+    store = RedisStore(engine, a_sealer(), FakeClock(NOW), CacheSettings())
+    for act in (store.start, store.stats, lambda: store.get(b"k", sending(), NOW)):
+        with pytest.raises(StoreError, match="Redis"):
+            await act()
+    with pytest.raises(StoreError):
+        await put(store)
+    with pytest.raises(StoreError):
+        await put(store, body=LARGE)
+    await purged(store, Purge(NOW, None, None))
+    store.touch(b"k", NOW)
+    await store.close()
+    await engine.aclose()
+
+
+async def test_a_full_redis_is_an_error_and_leaves_nothing(empty: RunningRedis) -> None:
+    """Where it may evict nothing; reading goes on."""
+    async with opened(empty) as store:
+        await put(store)
+        empty.say("config", "set", "maxmemory", "1")
+        try:
+            for body in (b"body", LARGE):
+                with pytest.raises(StoreError, match="refused"):
+                    await put(store, b"more", body=body)
+            assert await found(store) == b"body"
+        finally:
+            empty.say("config", "set", "maxmemory", "0")
+        assert await found(store, b"more") is Miss.ABSENT
