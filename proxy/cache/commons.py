@@ -1,13 +1,14 @@
 """What several processes have in common: who makes the call that they all want, and who hears it.
 
-For one key there is at most one *leader* that others may join. It holds a lease with a number that
-only grows, makes the call, and says its answer as records; *followers* hear them from the first to
-the last. What an implementation promises:
+For one key there is at most one *leader* that others may join. It holds a lease, makes the call,
+and says its answer as records; *followers* hear them from the first to the last. What an
+implementation promises:
 
 - `board` is one atomic step for all processes. Whoever `joins` gets a follower's place where there
   is a leader that began after `Wish.after`; else, and whoever does not join, becomes the leader, in
-  place of the one before, with a greater number. The one before may go on and say all of its
-  answer to those aboard; nobody joins it any more, and `holds` is False for it from now on.
+  place of the one before. The one before may go on and say all of its answer to those aboard;
+  nobody joins it any more, and `holds` is False for it from now on: that is the fence. If it was
+  told True and stores its answer now, the later one is told so only when that is done.
 - A leader that was closed as `landed` leaves a mark for LANDED_SECONDS: who looked for a stored
   answer a moment too early is told to look again (`Boarded.landed`).
 - `Wish.besides` is the leader or mark that has let the asker down: to it, it is not there. So of

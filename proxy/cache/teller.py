@@ -26,6 +26,7 @@ class Teller:
         self._seat: Seat | None = None
         self._place: int | None = None  # the next octet to be told; None: first the header
         self._wanted = False
+        self._late = False  # its beginning is gone already: whoever follows looks on
         self._done = False  # all was told, or can't be
         self._over = False
 
@@ -45,6 +46,7 @@ class Teller:
         self._seat = seat = Seat(of.call, of.grant, of.body, of.select, of.until, False)
         seat.place = self._place or 0
         self._wanted = False
+        self._late = self._place is None and self._flight.overflowed
         self._flight.join(seat)
         return seat
 
@@ -66,7 +68,7 @@ class Teller:
         """Whether all was."""
         flight = self._flight
         if self._place is None:
-            if flight.overflowed:  # whoever came too late for its beginning looks on
+            if self._late:
                 raise Lost
             if not await self.lead.say(telling.header(flight.answer, self._told())):
                 return False

@@ -1,21 +1,29 @@
-"""Equal calls of several processes are one upstream call: the rules of flights, across them."""
+"""Equal calls of several processes are one upstream call: the rules of flights, across them.
+
+Each is tried over a Redis, and over what a test holds in memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.cache import sharing
+from proxy.cache.entry import Miss, StoreError
+from proxy.errors import Overloaded, RelayError, UpstreamIncomplete, UpstreamTimeout
 from proxy.messages import Fields
-from tests.proxy.cache.conftest import Bench, a_call, open_bench, until
-from tests.support.commons import Hub, Member
-from tests.support.upstream import Exchange, Reply
+from tests.proxy.cache.conftest import HOUR, NOW, a_call, a_grant
+from tests.proxy.cache.instances import Instances, instances, patiently
+from tests.support.engines import RunningRedis
+from tests.support.upstream import Reply
+from vault import Purge
 
+GET = a_call(method="GET")
 AGENTS: Fields = ((b"vary", b"user-agent"),)
 
 
@@ -23,53 +31,462 @@ def agent(name: bytes, **changes: Any) -> Any:
     return a_call(fields=((b"user-agent", name),), **changes)
 
 
-@dataclass
-class Instances:
-    """Caches of several processes, each with its member of one hub."""
-
-    hub: Hub
-    benches: list[Bench]
-    members: list[Member]
-    all: list[Any] = field(default_factory=list)
-
-    @property
-    def sent(self) -> int:
-        """Upstream calls of all."""
-        return sum(len(bench.upstream.sent) for bench in self.benches)
-
-    async def following(self, count: int) -> None:
-        flights = [bench.cache._flights for bench in self.benches]
-        await until(lambda: sum(f.abroad for one in flights for f in one.all()) == count)
+@pytest.fixture(params=["memory", "redis"])
+def redis_or_none(request: pytest.FixtureRequest) -> Iterator[RunningRedis | None]:
+    yield request.getfixturevalue("redis") if request.param == "redis" else None
 
 
 @pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Instances]:
-    hub = Hub()
-    async with AsyncExitStack() as stack:
-        benches, members = [], []
-        for name in "abc":
-            (tmp_path / name).mkdir()
-            member = Member(hub)
-            opening = open_bench(tmp_path / name, commons=member)
-            benches.append(await stack.enter_async_context(opening))
-            members.append(member)
-        yield Instances(hub, benches, members)
+def several(tmp_path: Path, redis_or_none: RunningRedis | None) -> Any:
+    """`async with several(settings...) as three`."""
+
+    def opener(count: int = 3, **settings: Any) -> Any:
+        return instances(tmp_path, redis_or_none, count, **settings)
+
+    return opener
 
 
-async def leading(three: Instances, call: Any = None) -> tuple[asyncio.Task[Any], Exchange]:
-    """A caller of the first instance, whose call has arrived."""
-    task = three.benches[0].begin(call)
-    return task, await three.benches[0].upstream.next()
+async def test_equal_calls_of_three_instances_are_one_upstream_call(several: Any) -> None:
+    """Each is answered with all of it; those who did not make the call are told it was shared."""
+    async with several() as three:
+        first, exchange = await three.lead()
+        others = [one.bench.begin() for one in three.all for _ in range(3)]
+        await three.follow(2)
+        exchange.play(Reply(chunks=(b"a", b"b")))
+        answers = await asyncio.gather(first, *others)
+        assert {answer.body for answer in answers} == {b"ab"}
+        assert three.sent == [1, 0, 0]
+        text = "keyrelay; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=3600"
+        assert [answer.verdict for answer in answers].count(text) == 9
 
 
-async def test_equal_calls_of_three_instances_are_one_upstream_call(three: Instances) -> None:
-    """Each is answered with all; whoever did not make the call is told that it was shared."""
-    first, exchange = await leading(three)
-    others = [bench.begin() for bench in three.benches for _ in range(3)]
-    await three.following(2)
-    exchange.play(Reply(chunks=(b"a", b"b")))
-    answers = await asyncio.gather(first, *others)
-    assert {answer.body for answer in answers} == {b"ab"}
-    assert three.sent == 1
-    text = "keyrelay; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=3600"
-    assert [answer.verdict for answer in answers].count(text) == 9
+async def test_a_follower_elsewhere_hears_what_has_arrived_then_the_live_tail(several: Any) -> None:
+    """Octet for octet, each piece before the next is there."""
+    async with several(2) as two:
+        begun = await two[0].read()
+        exchange = await two[0].bench.upstream.next()
+        exchange.answer(201, ((b"x-one", b"\xff"),))
+        reader = await begun
+        exchange.chunk(b"one")
+        assert await reader.piece() == b"one"
+        other = await (await two[1].read())
+        assert (other.response.status, other.response.fields) == (201, ((b"x-one", b"\xff"),))
+        assert await other.piece() == b"one"
+        for piece in (b"two", b"three"):
+            exchange.chunk(piece)
+            assert await other.piece() == await reader.piece() == piece
+        exchange.end()
+        assert await other.rest() == await reader.rest() == b""
+        assert two.sent == [1, 0]
+
+
+async def test_an_answer_larger_than_memory_is_heard_whole(several: Any) -> None:
+    """From the spool's file, by those who came late."""
+    octets = os.urandom(1_500_000)
+    async with several(2, spool_memory_bytes=1000) as two:
+        first, exchange = await two.lead()
+        exchange.answer(200)
+        for start in range(0, len(octets), 70_000):
+            exchange.chunk(octets[start : start + 70_000])
+        await patiently(lambda: exchange.given == len(octets))
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.end()
+        assert (await first).body == (await other).body == octets
+
+
+async def test_only_the_leader_stores_and_the_others_remember(several: Any) -> None:
+    """What is small is in every memory; on disk it is once."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.play(Reply())
+        await asyncio.gather(first, other)
+        await two.landed()
+        assert [(await one.bench.store.stats()).entries for one in two.all] == [1, 0]
+        assert (await two[1].bench.get()).hit
+        assert two.sent == [1, 0]
+
+
+async def test_whoever_leads_alone_leaves_nothing_behind(several: Any) -> None:
+    """A call that nobody shares, and then another of the same key."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        exchange.play(Reply(status=500))
+        assert (await first).status == 500
+        await two.landed()
+        other = two[1].bench.begin()
+        (await two[1].bench.upstream.next()).play(Reply(status=404))
+        assert (await other).status == 404
+        assert two.sent == [1, 1]
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_complete_answer_of_any_status_goes_to_all_who_had_joined(
+    several: Any, status: int
+) -> None:
+    """And nobody joins it once it is known that it will not be stored."""
+    async with several(3) as three:
+        first, exchange = await three.lead()
+        other = three[1].bench.begin()
+        await three.follow(1)
+        exchange.answer(status)
+        exchange.chunk(b"so ")
+        await patiently(lambda: _shut(three))
+        third = three[2].bench.begin()
+        (await three[2].bench.upstream.next()).play(Reply(chunks=(b"mine",)))
+        assert (await third).body == b"mine"
+        exchange.chunk(b"sorry")
+        exchange.end()
+        for answer in await asyncio.gather(first, other):
+            assert (answer.status, answer.body) == (status, b"so sorry")
+        assert three.sent == [1, 0, 1]
+
+
+def _shut(three: Instances) -> bool:
+    """Whether the second heard the header, and everything that it brought about is done."""
+    heard = [f.response for f in three[1].bench.cache._flights.all()]
+    tasks = [t.get_coro().__name__ for t in three[0].bench.cache._shares.tasks]  # type: ignore
+    return bool(heard and heard[0]) and "_shut" not in tasks
+
+
+async def test_a_leader_that_fails_before_its_header_wakes_one_follower_of_all(
+    several: Any,
+) -> None:
+    """The next one takes the lease, the others follow it; each failure is told to one caller."""
+    async with several(3) as three:
+        first, exchange = await three.lead()
+        others = [three[1].bench.begin(), three[2].bench.begin()]
+        await three.follow(2)
+        exchange.fail(UpstreamTimeout("No answer in time."))
+        with pytest.raises(UpstreamTimeout):
+            await first
+        who, second = await three.next()
+        await three.follow(1)
+        assert sorted(three.sent) == [0, 1, 1]
+        second.play(Reply())
+        assert {answer.body for answer in await asyncio.gather(*others)} == {b"hello"}
+        assert who in (1, 2)
+
+
+async def test_an_own_follower_of_a_failed_leader_may_be_the_next(several: Any) -> None:
+    """It asks like all others."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        mate = two[0].bench.begin()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.fail(UpstreamTimeout("No answer in time."))
+        with pytest.raises(UpstreamTimeout):
+            await first
+        _, second = await two.next()
+        await two.follow(1)
+        second.play(Reply())
+        assert (await mate).body == (await other).body == b"hello"
+        assert sum(two.sent) == 2
+
+
+async def test_a_leader_that_waited_in_vain_for_its_turn_tells_all(several: Any) -> None:
+    """They would wait in the same queue again."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.fail(Overloaded("Too many.", retry_after=7))
+        for caller in (first, other):
+            with pytest.raises(Overloaded, match="Too many") as refused:
+                await caller
+            assert refused.value.retry_after == 7
+        assert two.sent == [1, 0]
+
+
+async def test_a_cut_answer_is_cut_for_all(several: Any) -> None:
+    """It never looks whole."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        reading = await two[1].read()
+        await two.follow(1)
+        exchange.answer(200)
+        exchange.chunk(b"half")
+        reader = await reading
+        assert await reader.piece() == b"half"
+        exchange.fail(UpstreamIncomplete("cut"))
+        with pytest.raises(UpstreamIncomplete):
+            await first
+        with pytest.raises(UpstreamIncomplete):
+            await reader.rest()
+
+
+async def test_a_leader_that_dies_is_over_within_the_time_of_its_lease(several: Any) -> None:
+    """After its header the transfers break, and never look whole; before it one of the followers
+    takes over and the others follow that one. The next call is made."""
+    async with several(3) as three:
+        _, exchange = await three.lead()
+        reading = await three[1].read()
+        await three.lead(GET)
+        others = [three[1].bench.begin(GET), three[2].bench.begin(GET)]
+        await three.follow(3)
+        exchange.answer(200)
+        exchange.chunk(b"half")
+        reader = await reading
+        assert await reader.piece() == b"half"
+        three[0].die()
+        with pytest.raises(UpstreamIncomplete):
+            await reader.rest()
+        who, next_one = await three.next()
+        await three.follow(1)
+        next_one.play(Reply())
+        assert {answer.body for answer in await asyncio.gather(*others)} == {b"hello"}
+        assert who in (1, 2)
+        again = three[1].bench.begin()
+        await patiently(lambda: sum(three.sent) == 4)
+        three[1].bench.upstream.sent[-1].play(Reply())
+        assert (await again).body == b"hello"
+
+
+async def test_an_invalidating_call_joins_nobody_and_the_older_answer_is_not_stored(
+    several: Any,
+) -> None:
+    """The later lease is the greater: what was asked for before it is outdated."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        refresh = two[1].bench.begin(a_call(invalidate=True))
+        newer = await two[1].bench.upstream.next()
+        newer.play(Reply(chunks=(b"new",)))
+        assert (await refresh).body == b"new"
+        exchange.play(Reply(chunks=(b"old",)))
+        assert (await first).body == b"old"
+        await two.landed()
+        assert [(await one.bench.store.stats()).entries for one in two.all] == [0, 1]
+        assert two[0].bench.cache.in_memory.entries == 0
+
+
+async def test_a_later_call_may_follow_an_invalidating_one(several: Any) -> None:
+    """It is the newest."""
+    async with several(2) as two:
+        first, exchange = await two.lead(a_call(invalidate=True))
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.play(Reply())
+        assert (await first).body == (await other).body == b"hello"
+        assert two.sent == [1, 0]
+
+
+async def test_what_was_purged_meanwhile_is_not_joined(several: Any) -> None:
+    """An instance that knows of a purge follows nobody who asked before it."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        for one in two.all:
+            one.bench.clock.advance(1)
+        await two[1].bench.cache.purge(Purge(NOW + 0.5))
+        other = two[1].bench.begin()
+        (await two[1].bench.upstream.next()).play(Reply(chunks=(b"new",)))
+        assert (await other).body == b"new"
+        exchange.play(Reply(chunks=(b"old",)))
+        assert (await first).body == b"old"
+        await two.landed()
+        assert [(await one.bench.store.stats()).entries for one in two.all] == [0, 1]
+
+
+async def test_a_follower_whose_variant_is_another_leaves_at_the_header(several: Any) -> None:
+    """It goes alone; one of the same variant stays."""
+    async with several(3) as three:
+        first, exchange = await three.lead(agent(b"one"))
+        same = three[1].bench.begin(agent(b"one"))
+        another = three[2].bench.begin(agent(b"two"))
+        await three.follow(2)
+        exchange.answer(200, AGENTS)
+        alone = await three[2].bench.upstream.next()
+        alone.play(Reply(fields=AGENTS, chunks=(b"for two",)))
+        exchange.chunk(b"for one")
+        exchange.end()
+        assert (await first).body == (await same).body == b"for one"
+        assert (await another).body == b"for two"
+        assert three.sent == [1, 0, 1]
+
+
+async def test_a_head_call_is_answered_for_all(several: Any) -> None:
+    """HEAD is complete without a body, whatever length it announces."""
+    async with several(2) as two:
+        first, exchange = await two.lead(a_call(method="HEAD"))
+        other = two[1].bench.begin(a_call(method="HEAD"))
+        await two.follow(1)
+        exchange.play(Reply(fields=((b"content-length", b"7"),), chunks=()))
+        for answer in await asyncio.gather(first, other):
+            assert (answer.status, answer.body) == (200, b"")
+            assert (b"content-length", b"7") in answer.fields
+
+
+async def test_a_call_whose_answer_is_not_to_be_stored_shares_with_nobody(several: Any) -> None:
+    """Only those that look up and store are worth a question."""
+    async with several(2) as two:
+        first, exchange = await two.lead(a_call(NOW - 1))
+        other = two[1].bench.begin()
+        (await two[1].bench.upstream.next()).play(Reply(chunks=(b"stored",)))
+        exchange.play(Reply(chunks=(b"passed",)))
+        assert ((await first).body, (await other).body) == (b"passed", b"stored")
+
+
+async def test_tenants_are_apart(several: Any) -> None:
+    """The key is another."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin(grant=a_grant("other"))
+        (await two[1].bench.upstream.next()).play(Reply(chunks=(b"theirs",)))
+        exchange.play(Reply(chunks=(b"ours",)))
+        assert ((await first).body, (await other).body) == (b"ours", b"theirs")
+
+
+async def test_a_leader_whose_callers_have_gone_goes_on_for_those_elsewhere(several: Any) -> None:
+    """Also with an answer that is not stored; and it ends when they have gone, too."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        reading = await two[1].read()
+        await two.follow(1)
+        exchange.answer(500)
+        reader = await reading
+        first.cancel()
+        exchange.chunk(b"still")
+        assert await reader.piece() == b"still"
+        await reader.__aexit__(None, None, None)
+        await patiently(lambda: not two[1].bench.cache._flights.all())
+        exchange.chunk(b"nobody")
+        exchange.chunk(b"hears")
+        await patiently(exchange.closed.is_set)
+
+
+async def test_a_follower_whose_callers_have_gone_hears_no_more(several: Any) -> None:
+    """Before the header and after it: the call belongs to the other instance."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        early = two[1].bench.begin()
+        await two.follow(1)
+        early.cancel()
+        await two.follow(0)
+        exchange.answer(200)
+        reading = await two[1].read()
+        reader = await reading
+        await reader.__aexit__(None, None, None)
+        await two.follow(0)
+        later = await (await two[1].read())
+        exchange.chunk(b"all")
+        exchange.end()
+        assert await later.rest() == b"all"
+        assert (await first).body == b"all"
+
+
+async def test_an_answer_too_large_to_keep_goes_to_those_aboard(several: Any) -> None:
+    """Nobody joins any more; whoever comes later makes its own call."""
+    octets = os.urandom(300_000)
+    async with several(3, max_entry_bytes=100_000) as three:
+        first, exchange = await three.lead()
+        aboard = three[1].bench.begin()
+        await three.follow(1)
+        exchange.answer(200)
+        exchange.chunk(octets)
+        await patiently(lambda: exchange.given == len(octets))
+        await patiently(lambda: _shut(three))
+        late = three[2].bench.begin()
+        (await three[2].bench.upstream.next()).play(Reply())
+        exchange.end()
+        assert (await first).body == (await aboard).body == octets
+        assert (await late).body == b"hello"
+
+
+@pytest.mark.parametrize("second", ["there", "purged", "broken"])
+async def test_one_who_looked_a_moment_too_early_looks_again(several: Any, second: str) -> None:
+    """Between its look-up and its question another instance has stored the answer. If it is not
+    there either, for whatever reason, the call is made."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        exchange.play(Reply())
+        await first
+        await two.landed()
+        await patiently(lambda: not two[0].bench.cache._shares.tasks)
+        looks = []
+
+        async def get(*asked: Any) -> Any:
+            looks.append(asked)
+            if len(looks) == 1 or second == "purged":
+                return Miss.ABSENT
+            if second == "broken":
+                raise StoreError("broken")
+            return await two[0].bench.store.get(*asked)
+
+        two[1].bench.store.get = get
+        other = two[1].bench.begin()
+        if second != "there":
+            (await two[1].bench.upstream.next()).play(Reply())
+        answer = await other
+        assert (answer.status, answer.body) == (200, b"hello")
+        assert two.sent == [1, int(second != "there")]
+        assert len(looks) == 2
+        assert (await two[1].bench.get()).hit
+
+
+async def test_a_process_that_ends_lets_others_take_over(several: Any) -> None:
+    """At once: its lease is given back."""
+    async with several(2) as two:
+        first, _ = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        await two[0].bench.cache.aclose()
+        with pytest.raises(RelayError):
+            await first
+        (await two[1].bench.upstream.next()).play(Reply())
+        assert (await other).body == b"hello"
+
+
+async def test_those_elsewhere_still_get_the_rest_when_a_process_ends(
+    several: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a whole answer; it does not wait for long."""
+    monkeypatch.setattr(sharing, "CLOSING_SECONDS", 30.0)
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.play(Reply(chunks=(b"x" * 600_000,)))
+        await first
+        await two[0].bench.cache.aclose()
+        assert (await other).body == b"x" * 600_000
+
+
+async def test_where_nobody_can_be_asked_each_calls_for_itself(several: Any) -> None:
+    """As if there were nothing in common."""
+    async with several(2) as two:
+        for one in two.all:
+            one.die()
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        (await two[1].bench.upstream.next()).play(Reply())
+        exchange.play(Reply())
+        assert (await first).body == (await other).body == b"hello"
+        await two.landed()
+        assert [(await one.bench.store.stats()).entries for one in two.all] == [1, 1]
+
+
+async def test_a_spoiled_answer_stays_in_no_memory(several: Any) -> None:
+    """One that holds the key is given to those who wait and forgotten."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        exchange.play(Reply(spoiled=lambda: True))
+        assert (await first).body == (await other).body == b"hello"
+        await two.landed()
+        assert [one.bench.cache.in_memory.entries for one in two.all] == [0, 0]
+
+
+async def test_an_entry_keeps_the_time_of_the_call_that_was_made(several: Any) -> None:
+    """A later request neither lengthens nor shortens it, wherever it came in."""
+    async with several(2) as two:
+        first, exchange = await two.lead(a_call(HOUR))
+        other = two[1].bench.begin(a_call(HOUR + 1000))
+        await two.follow(1)
+        exchange.play(Reply())
+        assert "ttl=3600" in (await first).verdict
+        assert "ttl=3600" in (await other).verdict
+        await two.landed()
+        assert "ttl=3600" in (await two[1].bench.get()).verdict
