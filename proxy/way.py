@@ -16,6 +16,7 @@ from proxy.cache.hearing import Hearing
 from proxy.cache.key import Forwarded, Keyer
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
+from proxy.cache.redis_commons import RedisCommons
 from proxy.clock import Clock
 from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
@@ -237,8 +238,10 @@ async def _cache(
         kept.json_whitespace == "ignore",
     )
     if around.engine is not None:
-        store = RedisStore(around.engine, await vault.sealer("cache-bodies"), around.clock, kept)
+        sealer = await vault.sealer("cache-bodies")
+        store = RedisStore(around.engine, sealer, around.clock, kept)
         cache = Cache(upstream, keyer, store, around.clock, kept)
+        cache.share(RedisCommons(around.engine, sealer))
         return cache, Hearing(around.engine, store, cache)
     if around.companion is not None:
         shared = SharedStore(around.companion)
