@@ -79,6 +79,12 @@ class Budgets:
         self._ledger.note(subject, self._month, total - before)
         self._news.set()
 
+    @property
+    def month(self) -> str:
+        """The present one, such as 2026-11."""
+        self._turn()
+        return self._month
+
     def left(self) -> float:
         """Seconds until the next month."""
         self._turn()

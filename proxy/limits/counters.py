@@ -50,6 +50,11 @@ class Sliding:
         self._seconds = seconds
         self._index = self._previous = self._current = 0
 
+    def learn(self, now: float, previous: int, current: int) -> None:
+        """What somebody else has counted until then."""
+        self._index = int(now // self._seconds)
+        self._previous, self._current = previous, current
+
     def has_room(self, amount: int, now: float) -> bool:
         """Whether one more call is within the amount."""
         rest = self._turn(now)

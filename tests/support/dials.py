@@ -23,6 +23,8 @@ MAY = {
     f"{ROOT}/proxy/network.py": "the dialler",
     f"{ROOT}/proxy/engine.py": "to the admin's own Redis",
     f"{ROOT}/proxy/cache/redis_commons.py": "asks the engine's client, which connects",
+    f"{ROOT}/proxy/limits/instances.py": "asks the engine's client, which connects",
+    f"{ROOT}/proxy/limits/shared.py": "asks the engine's client, which connects",
     f"{ROOT}/vault/postgres.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/database.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/workers/companion.py": "to the coordinator, a socket in the data directory",
