@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from hashlib import sha1
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from proxy.clock import Clock
+from proxy.redisurl import FILES, Place
+
+__all__ = ["FILES", "Engine", "Gone", "Place", "Refused", "Script"]
 
 Client = Any
 """redis-py's, for one Redis or a cluster: they have no type in common."""
@@ -28,26 +29,14 @@ DEADLINE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 1.0
 """How long nobody asks after a command that failed."""
 
+SILENCE_SECONDS: Final = 1.0
+"""After so long without a word to a listener Redis is asked whether it is there."""
+
 AT_ONCE: Final = 64
 """Commands under way; whoever is too many waits, within the deadline."""
 
 KNOCK_SECONDS: Final = 0.3
 """For one node of several to answer: so that another is asked within the deadline."""
-
-PORTS: Final = MappingProxyType({"single": 6379, "sentinel": 26379, "cluster": 6379})
-FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""What may stand behind the `?`: the files of TLS, and who comes to the sentinels."""
-
-_SENTINELS: Final = ("sentinel_username", "sentinel_password")
-_KINDS: Final = ("", "+sentinel", "+cluster")
-_FORMS: Final = (
-    "expected redis://HOST:PORT, rediss:// (TLS), unix:///PATH, redis+sentinel:// or"
-    " redis+cluster://"
-)
-
-_SCHEMES: Final = frozenset(
-    {"unix", *(f"{plain}{kind}" for plain in ("redis", "rediss") for kind in _KINDS)}
-)
 
 _log = logging.getLogger("keyrelay.engine")
 
@@ -58,89 +47,6 @@ class Gone(Exception):
 
 class Refused(Gone):
     """Redis is there and did not do it: it has no room, or this user may not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a Redis is, and who comes: read from a URL that may hold a password.
-
-    `kind`: single, sentinel or cluster. `nodes`: (host, port) of the Redis, of the sentinels, or of
-    some of a cluster; none for a socket in the file system, which is `path`. `master`: the name
-    that the sentinels know it by. `options`: the files of TLS, and the sentinels' own password.
-    """
-
-    kind: str
-    scheme: str
-    nodes: tuple[tuple[str, int], ...] = ()
-    path: str = ""
-    master: str = ""
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    database: int = 0
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, url: str) -> Place:
-        """Reads `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://` (TLS) and
-        `unix://USER:PASSWORD@/PATH?db=DATABASE`; `redis+sentinel://` with the hosts of sentinels, a
-        comma between them, and `/MASTER/DATABASE`; `redis+cluster://` with hosts alone.
-
-        Raises ValueError with a sentence that does not show it.
-        """
-        scheme, _, rest = url.partition("://")
-        plain, _, kind = scheme.partition("+")
-        if scheme not in _SCHEMES or not rest:
-            raise ValueError(_FORMS)
-        where, _, query = rest.partition("?")
-        authority, _, path = where.partition("/")
-        whose, _, hosts = authority.rpartition("@")
-        user, _, password = whose.partition(":")
-        options = _options(query, plain, kind)
-        kind = kind or "single"
-        nodes: tuple[tuple[str, int], ...] = ()
-        socket = ""
-        if plain == "unix":
-            socket, number, master = _socket(hosts, path), options.pop("db", ""), ""
-        else:
-            nodes = tuple(_node(one, PORTS[kind]) for one in hosts.split(","))
-            master, number = _behind(kind, path, nodes)
-        return cls(
-            kind,
-            plain,
-            nodes,
-            socket,
-            master,
-            unquote(user) or None,
-            unquote(password) or None,
-            _database(number),
-            options,
-        )
-
-    @property
-    def described(self) -> str:
-        """For people and logs: no user, no password."""
-        if self.path:
-            return f"unix://{self.path}"
-        scheme = self.scheme if self.kind == "single" else f"{self.scheme}+{self.kind}"
-        return f"{scheme}://{','.join(_shown(host, port) for host, port in self.nodes)}"
-
-    @property
-    def login(self) -> dict[str, Any]:
-        """Who comes, as redis-py wants it, and how it knows that it came to the right place."""
-        files = {name: self.options[name] for name in FILES if name in self.options}
-        return {"username": self.user, "password": self.password, **files}
-
-    @property
-    def sentinel_login(self) -> dict[str, Any]:
-        """The same for the sentinels, who know other users."""
-        user, password = (self.options.get(name) for name in _SENTINELS)
-        files = {name: self.options[name] for name in FILES if name in self.options}
-        return {"username": user, "password": password, "ssl": self.tls, **files}
-
-    @property
-    def tls(self) -> bool:
-        """Whether it is spoken over TLS."""
-        return self.scheme == "rediss"
 
 
 class Engine:
@@ -200,6 +106,38 @@ class Engine:
             self._client, self._closing = _CONNECT[self.place.kind](self.place)
         return self._client
 
+    async def heard(self, channel: str) -> AsyncGenerator[bytes | None, None]:
+        """What is said on a channel from now on; raises Gone when it can't be heard any more.
+
+        None: the listening has begun, perhaps not for the first time: what was said before was
+        missed.
+        """
+        subscription = self.client.pubsub()
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await subscription.subscribe(channel)
+            while True:
+                told = await self._next(subscription)
+                if told["type"] == "subscribe":
+                    yield None
+                elif told["type"] == "message":
+                    yield told["data"]
+        except Exception as error:
+            raise _gone(error) from error
+        finally:
+            await subscription.aclose()
+
+    async def _next(self, subscription: Any) -> Any:
+        told = await subscription.get_message(timeout=SILENCE_SECONDS)
+        if told is None:
+            if not self.up:
+                raise Gone("Redis does not answer")
+            await subscription.ping()
+            told = await subscription.get_message(timeout=SILENCE_SECONDS)
+            if told is None:
+                raise Gone("Redis says nothing")
+        return told
+
     async def start(self) -> None:
         """Loads what is needed: connections are opened when somebody asks."""
         _ = self.client
@@ -222,24 +160,38 @@ class Engine:
         self._failed(error)
 
     def _failed(self, error: Exception) -> Gone:
-        from redis.exceptions import RedisError  # noqa: PLC0415 - where no Redis is, none is loaded
-
-        if not isinstance(error, RedisError | OSError | TimeoutError):
-            raise error
-        if _is_an_answer(error):
-            return Refused(f"Redis refused: {_kind(error)}")
+        gone = _gone(error)
+        if isinstance(gone, Refused):
+            return gone
         self.failures += 1
         self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
         if self.up:
             self.up = False
             _log.error("Redis at %s can't be used now: %s", self.place.described, _kind(error))
-        return Gone(f"Redis can't be used now: {_kind(error)}")
+        return gone
 
     def _returned(self) -> None:
         self.up = True
         _log.warning("Redis at %s answers again", self.place.described)
         for act in self._back:
             act()
+
+
+class Script:
+    """A script that Redis knows by its digest once it has seen it."""
+
+    def __init__(self, *parts: str) -> None:
+        self._text = "\n".join(parts)
+        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: Any, keys: Sequence[str], *values: bytes | str | float) -> Any:
+        """What it returns."""
+        from redis.exceptions import NoScriptError  # noqa: PLC0415 - where no Redis is, none is
+
+        try:
+            return await client.evalsha(self._digest, len(keys), *keys, *values)
+        except NoScriptError:
+            return await client.eval(self._text, len(keys), *keys, *values)
 
 
 Connected = tuple[Client, Callable[[], Awaitable[object]] | None]
@@ -301,6 +253,19 @@ _CONNECT: Final[Mapping[str, Callable[[Place], Connected]]] = {
 }
 
 
+def _gone(error: Exception) -> Gone:
+    """What it means for whoever asked; raises what is no error of Redis."""
+    from redis.exceptions import RedisError  # noqa: PLC0415 - where no Redis is, none is loaded
+
+    if isinstance(error, Gone):
+        return error
+    if not isinstance(error, RedisError | OSError | TimeoutError):
+        raise error
+    if _is_an_answer(error):
+        return Refused(f"Redis refused: {_kind(error)}")
+    return Gone(f"Redis can't be used now: {_kind(error)}")
+
+
 def _is_an_answer(error: Exception) -> bool:
     """Whether Redis is there and said no to this command alone."""
     from redis import exceptions as told  # noqa: PLC0415
@@ -315,56 +280,3 @@ def _is_an_answer(error: Exception) -> bool:
 def _kind(error: Exception) -> str:
     """What may be told of it: its text may hold what was sent."""
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-
-
-def _options(query: str, plain: str, kind: str) -> dict[str, str]:
-    known = FILES if plain == "rediss" else ("db",) if plain == "unix" else ()
-    known = (*known, *_SENTINELS) if kind == "sentinel" else known
-    found = dict(parse_qsl(query, keep_blank_values=True))
-    if not found.keys() <= set(known):
-        expected = ", ".join(known) or "nothing"
-        raise ValueError(f"expected {expected} behind the ? of this URL")
-    return found
-
-
-def _socket(hosts: str, path: str) -> str:
-    if hosts or not path:
-        raise ValueError("expected unix:///PATH")
-    return f"/{unquote(path)}"
-
-
-def _behind(kind: str, path: str, nodes: tuple[tuple[str, int], ...]) -> tuple[str, str]:
-    """The name of the master, and the number of the database as text."""
-    if kind == "single" and len(nodes) > 1:
-        raise ValueError("expected one host; redis+sentinel:// and redis+cluster:// have several")
-    if kind == "cluster" and path:
-        raise ValueError("expected nothing behind the hosts of a cluster")
-    if kind != "sentinel":
-        return "", path
-    master, _, number = path.partition("/")
-    if not master:
-        raise ValueError("expected the name of the master behind the sentinels' hosts")
-    return unquote(master), number
-
-
-def _node(text: str, port: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        found = port if parts.port is None else parts.port
-    except ValueError:
-        raise ValueError("expected a port from 1 to 65535") from None
-    if not parts.hostname:
-        raise ValueError("expected HOST:PORT, and more of them behind a comma")
-    if not found:
-        raise ValueError("expected a port from 1 to 65535")
-    return parts.hostname, found
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _database(text: str) -> int:
-    if text and not (text.isascii() and text.isdigit()):
-        raise ValueError("expected the number of a database")
-    return int(text or 0)

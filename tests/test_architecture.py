@@ -50,6 +50,7 @@ FLOORS = {
     "proxy.certificate": MACHINES,
     "proxy.catalogue": RULES,
     "proxy.record": RECORDS,
+    "proxy.redisurl": GRAMMAR,
     "proxy.engine": RECORDS,
     "proxy.database": RECORDS,
     "proxy.config": MACHINES,

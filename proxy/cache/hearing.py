@@ -6,16 +6,12 @@ While nobody can be heard, nothing is answered from memory: what may be old is n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from typing import Any, Final, Protocol
+from contextlib import aclosing
+from typing import Protocol
 
 from proxy.cache.redis import RedisStore
-from proxy.causes import lineage
-from proxy.engine import DEADLINE_SECONDS, PAUSE_SECONDS, Engine, Gone
-
-SILENCE_SECONDS: Final = 1.0
-"""After so long without a word Redis is asked whether it is there; it has as long to say so."""
+from proxy.engine import PAUSE_SECONDS, Engine, Gone
 
 _log = logging.getLogger("keyrelay.cache")
 
@@ -57,53 +53,35 @@ class Hearing:
     async def _listen_forever(self) -> None:
         while True:
             try:
-                await self._listen()
-            except Exception as error:  # whatever it is, the next try may succeed
-                self._tell(error)
+                async with aclosing(self._engine.heard(self._store.channel)) as heard:
+                    async for news in heard:
+                        self._hear(news)
+            except Gone as gone:
+                self._tell(gone)
             finally:
                 self._become(False)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _listen(self) -> None:
-        subscription = self._engine.client.pubsub()
-        async with contextlib.aclosing(subscription):
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await subscription.subscribe(self._store.channel)
-                await subscription.get_message(timeout=None)
-            await self._engine.run(lambda client: client.ping(), seconds=DEADLINE_SECONDS)
+    def _hear(self, news: bytes | None) -> None:
+        if news is None:
             self._become(True)
-            while True:
-                await self._next(subscription)
-
-    async def _next(self, subscription: Any) -> None:
-        message = await subscription.get_message(timeout=SILENCE_SECONDS)
-        if message is None:
-            if not self._engine.up:
-                raise Gone("Redis does not answer others")
-            await subscription.ping()
-            message = await subscription.get_message(timeout=SILENCE_SECONDS)
-            if message is None:
-                raise Gone("Redis says nothing")
-        if message["type"] == "message":
-            self._hear(message["data"])
-
-    def _hear(self, news: bytes) -> None:
+            return
         who, key = news[: len(self._store.me)], news[len(self._store.me) :]
         if who != self._store.me:
             self._store.outdate(key)
             self._cache.forget(key)
 
     def _become(self, hears: bool) -> None:
-        if hears != self.hears:
+        """Whatever was missed before is not answered from memory."""
+        self._told = "" if hears else self._told
+        if hears or self.hears:
             self.hears = hears
             self._store.outdate()
             self._cache.remember(hears)
-        if hears:
-            self._told = ""
 
-    def _tell(self, error: Exception) -> None:
-        """Once, until it changes."""
-        words = str(error) if isinstance(error, Gone) else lineage(error)
+    def _tell(self, gone: Gone) -> None:
+        """Once, until it changes; an outage the engine has told of."""
+        words = str(gone)
         if words != self._told and self._engine.up:
             self._told = words
             _log.warning("what others write can't be heard, nothing stays in memory: %s", words)

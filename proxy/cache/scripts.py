@@ -8,27 +8,9 @@ summed up in a hash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import sha1
-from typing import Any, Final
+from typing import Final
 
-
-class Script:
-    """A script that Redis knows by its digest once it has seen it."""
-
-    def __init__(self, *parts: str) -> None:
-        self._text = "\n".join(parts)
-        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, client: Any, keys: Sequence[str], *values: bytes | str | float) -> Any:
-        """What it returns."""
-        from redis.exceptions import NoScriptError  # noqa: PLC0415 - where no Redis is, none is
-
-        try:
-            return await client.evalsha(self._digest, len(keys), *keys, *values)
-        except NoScriptError:
-            return await client.eval(self._text, len(keys), *keys, *values)
-
+from proxy.engine import Script
 
 _LABEL: Final = """
 local function read(field)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from proxy.cache.entry import StoreError
 from proxy.cache.row import Row
-from proxy.cache.scripts import LINGER, REMOVE, Script
+from proxy.cache.scripts import LINGER, REMOVE
 from proxy.clock import Clock
-from proxy.engine import Client, Engine, Gone
+from proxy.engine import Client, Engine, Gone, Script
 from proxy.errors import UpstreamIncomplete
 from vault import Sealer, VaultError
 
