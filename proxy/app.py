@@ -237,7 +237,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     )
     outage = Outage(clock, config.server.vault_grace, vault.lapse)
     asked = (way.authenticator, vault, known, clock, lambda: endpoint.in_flight, outage.gap)
-    ward = Ward(health, _readiness(vault, way, around), *asked)
+    ward = Ward(health, _readiness(vault, way, around), *asked, way.without)
     sources = _sources(way, vault, ward, tallies, around)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
@@ -323,6 +323,7 @@ def _sources(way: Way, vault: Vault, ward: Ward, tallies: Tallies, around: Surro
         lost_lines=around.lost_lines,
         outage=ward.outage,
         arrivals=around.arrivals,
+        redis=way.engine,
         data=around.data,
         clock=around.clock,
     )

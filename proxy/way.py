@@ -133,6 +133,10 @@ class Way(NamedTuple):
         first = (one for one in (self.engine, self.hearing) if one is not None)
         return *first, self.limits, self.trail, self.sign_in
 
+    def without(self) -> tuple[str, ...]:
+        """What is missed now, and calls go on without."""
+        return () if self.engine is None or self.engine.up else ("redis",)
+
     @property
     def live(self) -> tuple[Live, ...]:
         """What these rooms take up of a changed configuration."""

@@ -53,6 +53,7 @@ class Hearing:
     async def _listen_forever(self) -> None:
         while True:
             try:
+                await self._engine.run(lambda client: client.ping())  # so that somebody asks
                 async with aclosing(self._engine.heard(self._store.channel)) as heard:
                     async for news in heard:
                         self._hear(news)

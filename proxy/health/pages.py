@@ -50,7 +50,7 @@ class KnownNames(Protocol):
 @dataclass(frozen=True, slots=True)
 class Ward:
     """What the pages tell of. `in_flight`: how many calls are being answered; `outage`: whether the
-    vault can be read."""
+    vault can be read; `without`: the names of what is missed, and not needed to answer."""
 
     health: Health
     readiness: Readiness
@@ -60,6 +60,7 @@ class Ward:
     clock: Clock
     in_flight: Callable[[], int]
     outage: Callable[[], Gap]
+    without: Callable[[], Sequence[str]] = tuple
 
     async def standings(self, token: Token) -> list[Standing]:
         """Every service that the token may ask about: those with a key, and those called."""
@@ -79,10 +80,11 @@ class Pages:
         self._began = ward.clock.monotonic()
 
     async def ready(self, _: Request) -> Response:
-        """Whether calls should come here; what fails by its name alone."""
+        """Whether calls should come here; what fails, or is done without, by its name alone."""
         found = await self._ward.readiness.look()
-        failing = {"failing": found.failing} if found.failing else {}
-        answer = {"status": "ready" if found.ready else found.word, **failing}
+        told = {"failing": found.failing, "without": self._ward.without()}
+        answer: dict[str, object] = {"status": "ready" if found.ready else found.word}
+        answer |= {name: names for name, names in told.items() if names}
         return JSONResponse(answer, 200 if found.ready else 503)
 
     async def version(self, _: Request) -> Response:
@@ -121,6 +123,7 @@ class Pages:
         return {
             "status": "ok" if found.ready else found.word,
             "failing": found.failing,
+            "without": self._ward.without(),
             "version": __version__,
             "uptime_seconds": round(self._ward.clock.monotonic() - self._began, 1),
             "calls_in_flight": self._ward.in_flight() if of_all else None,

@@ -164,15 +164,20 @@ def _of_rooms(state: State) -> Iterator[Metric]:
 def _of_cache(state: State) -> Iterator[Metric]:
     layers = {("memory",): state.memory}
     if state.stored is not None:
-        layers["disk",] = state.stored
+        layers["disk" if state.redis is None else "redis",] = state.stored
     entries = {layer: held.entries for layer, held in layers.items()}
     octets = {layer: held.octets for layer, held in layers.items()}
     evicted = {layer: held.evicted for layer, held in layers.items()}
     yield gauge("cache_entries", "Answers that are kept.", entries, "layer")
     yield gauge("cache_bytes", "Room that they take.", octets, "layer")
     yield counter("cache_evictions", "Answers that had to make room.", evicted, "layer")
-    text = "Whether the store on disk takes what it is given."
+    text = "Whether the store takes what it is given."
     yield gauge("cache_store_works", text, {(): float(state.store_works)})
+    if state.redis is not None:
+        up, failures = state.redis
+        yield gauge("redis_up", "Whether the shared Redis answers.", {(): float(up)})
+        text = "Commands that it has not answered in time."
+        yield counter("redis_failures", text, {(): failures})
 
 
 def _of_keys(used: Mapping[KeyPlace, OfKey], state: State) -> Iterator[Metric]:

@@ -53,6 +53,13 @@ class Slots(Protocol):
     waiting: int
 
 
+class Redis(Protocol):
+    """What is asked of the engine that processes share."""
+
+    up: bool
+    failures: int
+
+
 class Load(Protocol):
     """Connections to upstreams."""
 
@@ -76,7 +83,7 @@ class Load(Protocol):
 class Sources:
     """Whom to ask. `in_flight`: calls that are being answered; `health`: (service, whether it is
     well) where that is known; `lost_lines`: what the log could not write; `outage`: of the vault;
-    `arrivals`: connections of callers."""
+    `arrivals`: connections of callers; `redis`: where there is one."""
 
     tallies: Tallies
     cache: Cache
@@ -90,6 +97,7 @@ class Sources:
     arrivals: Callable[[], Arrivals]
     data: Path
     clock: Clock
+    redis: Redis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,8 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What was found. `disk`: octets that are free for the data directory, and all there are."""
+    """What was found. `disk`: octets that are free for the data directory, and all there are;
+    `redis`: whether it answers, and how many commands it has not."""
 
     in_flight: int
     upstream_calls: int
@@ -119,6 +128,7 @@ class State:
     lost_lines: int
     outage: Gap
     arrivals: Arrivals
+    redis: tuple[bool, int] | None
 
 
 @dataclass(slots=True)
@@ -147,6 +157,7 @@ class Look:
             lost_lines=ask.lost_lines(),
             outage=ask.outage(),
             arrivals=ask.arrivals(),
+            redis=None if ask.redis is None else (ask.redis.up, ask.redis.failures),
         )
 
     async def _store(self) -> CacheStats | None:

@@ -125,7 +125,8 @@ async def scraped(tmp_path: Path) -> dict[str, set[str]]:
             found.setdefault(name + suffix, {"job", "instance"})
         for sample in family.samples:
             found.setdefault(sample.name, {"job", "instance"}).update(sample.labels)
-    # those that have no samples without a queue or a broken service
+    # those that have no samples without a queue, a broken service or a Redis
+    found["keyrelay_redis_up"] = {"job", "instance"}
     found["keyrelay_queue_seconds_bucket"] |= {"le", "service"}
     found["keyrelay_service_healthy"] |= {"service"}
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.engines import RunningRedis
+from tests.support.engines import RunningRedis, redis_running
 from tests.support.origin import Origin, reply
 from tests.support.relay import Running, running_relay
 
@@ -79,3 +79,51 @@ async def test_what_one_instance_keeps_another_answers_with(
 
 def stored(redis: RunningRedis) -> bool:
     return "cache-of:default" in redis.say("--scan", "--pattern", "*cache-of:default*")
+
+
+async def test_without_redis_calls_go_on_and_it_returns_by_itself(tmp_path: Path) -> None:
+    """Uncached, said in Cache-Status, health and metrics; no instance is taken out for it."""
+    with redis_running() as redis:
+        async with Origin(reply(body=b"fresh")) as origin, instance(tmp_path, redis, origin) as up:
+            assert "stored" in (await call(up, origin))[0]
+            await until(lambda: stored(redis))
+            redis.kill()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while "store-error" not in (await call(up, origin))[0]:
+                    await asyncio.sleep(0.02)
+            assert await told(up) == (200, ["redis"], ["redis"], 0.0)
+            redis.start_again()
+            redis.wait()
+            await heard(up)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while "hit" not in (await call(up, origin))[0]:
+                    await asyncio.sleep(0.02)
+            assert await told(up) == (200, [], [], 1.0)
+
+
+async def test_a_redis_that_stands_still_holds_up_no_call_for_long(tmp_path: Path) -> None:
+    """The deadline cuts one wait, the breaker spares all others."""
+    with redis_running() as redis:
+        async with Origin(reply(body=b"fresh")) as origin, instance(tmp_path, redis, origin) as up:
+            redis.pause()
+            calls = [call(up, origin, f"&n={number}") for number in range(20)]
+            assert [body for _, body in await asyncio.gather(*calls)] == [b"fresh"] * 20
+            engine = up.relay._parts.lasting[0]
+            assert (engine.up, 0 < engine.failures <= 40) == (False, True)  # type: ignore[attr-defined]
+            redis.go_on()
+            await until(lambda: engine.up)  # type: ignore[attr-defined]
+            assert await told(up) == (200, [], [], 1.0)
+
+
+async def told(up: Running) -> tuple[int, list[str], list[str], float]:
+    """By /health/ready, /status and the metrics."""
+    admin = await up.issue(secrets.token_hex(4), role="admin")
+    headers = {"Authorization": f"Bearer {admin}"}
+    async with aiohttp.ClientSession(up.url) as session:
+        async with session.get("/health/ready") as ready:
+            code, without = ready.status, (await ready.json()).get("without", [])
+        async with session.get("/status", headers=headers) as status:
+            missed = (await status.json())["without"]
+        async with session.get("/metrics", headers=headers) as metrics:
+            text = await metrics.text()
+    return code, without, missed, float(text.partition("\nkeyrelay_redis_up ")[2].split()[0])

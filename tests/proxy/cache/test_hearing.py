@@ -15,6 +15,7 @@ from proxy.cache import hearing as module
 from proxy.cache.hearing import Hearing
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
+from proxy.clock import SystemClock
 from proxy.engine import Engine, Gone, Place
 from tests.proxy.cache.conftest import NOW, a_sealer
 from tests.proxy.cache.test_redis import PREFIX, found, put
@@ -57,7 +58,7 @@ class One:
 
 @asynccontextmanager
 async def a_process(at: RunningRedis) -> AsyncIterator[One]:
-    clock = FakeClock(NOW)
+    clock = SystemClock()
     engine = Engine(Place.of(at.url), PREFIX, clock)
     store, memory = RedisStore(engine, a_sealer(), clock, CacheSettings()), Memory()
     one = One(engine, store, memory, Hearing(engine, store, memory))
@@ -131,8 +132,18 @@ async def test_while_commands_fail_nothing_is_heard(redis: RunningRedis) -> None
         await until(lambda: one.hearing.hears)
         one.engine.fail(TimeoutError())
         await until(lambda: not one.hearing.hears)
-        one.engine.up = True
         await until(lambda: one.hearing.hears)
+        assert one.engine.up  # it is asked whether anybody calls or not
+
+
+async def test_a_connection_that_was_renewed_has_missed_something(redis: RunningRedis) -> None:
+    """The library connects again by itself: memory begins anew, and what is being looked up too."""
+    async with a_process(redis) as one:
+        await until(lambda: one.hearing.hears)
+        redis.say("client", "kill", "type", "pubsub")
+        await until(lambda: len(one.memory.remembers) > 2)
+        await until(lambda: one.hearing.hears)
+        assert one.memory.remembers[2:] in ([True], [False, True])
 
 
 async def test_a_user_who_may_not_listen_is_told_once(
