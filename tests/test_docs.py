@@ -205,7 +205,7 @@ def test_the_variables_are_those_of_the_code() -> None:
 
 
 def variables(path: Path) -> list[str]:
-    wanted = path.suffix in (".md", ".py", ".html")
+    wanted = path.suffix in (".md", ".py", ".html", ".yaml")
     return VARIABLE.findall(path.read_text()) if wanted else []
 
 
