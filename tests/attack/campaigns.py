@@ -67,6 +67,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "broken": Campaign(
         "10", "broken", {"transfers": 100_000, "bombs": 1000}, {"transfers": 500, "bombs": 5}
     ),
+    "fleet": Campaign("13", "fleet", {"calls": 300}, {"calls": 30, "workers": 1}),
     "soak": Campaign("10", "soak", {"seconds": 600}, {"seconds": 20}),
 }
 
