@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +45,21 @@ class Log:
 
     async def append(self, connection: AsyncConnection, entry: AuditEntry) -> None:
         """Leaves an entry; raises RolledBack where somebody else has put one in its place."""
+        await self.append_all(connection, [entry])
+
+    async def append_all(self, connection: AsyncConnection, entries: Sequence[AuditEntry]) -> None:
+        """The same for several."""
+        rows = [self._row(entry) for entry in entries]
+        try:
+            await connection.execute(insert(AUDIT), rows)
+        except IntegrityError as error:
+            raise RolledBack(
+                "somebody who does not have the master key put a row behind the end of the audit "
+                "log; look at it with keyrelay audit verify, and go on with: "
+                "keyrelay serve --accept-rollback"
+            ) from error
+
+    def _row(self, entry: AuditEntry) -> dict[str, object]:
         values: dict[str, object] = {
             "at": entry.at,
             "actor": entry.actor,
@@ -54,14 +70,7 @@ class Log:
         if self.hasher is not None and self.head is not None:
             self.head = follow(self.hasher, self.head, entry)
             values |= {"id": self.head.rows, "link": self.head.link}
-        try:
-            await connection.execute(insert(AUDIT).values(**values))
-        except IntegrityError as error:
-            raise RolledBack(
-                "somebody who does not have the master key put a row behind the end of the audit "
-                "log; look at it with keyrelay audit verify, and go on with: "
-                "keyrelay serve --accept-rollback"
-            ) from error
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,11 @@ class Change:
         """Leaves an entry, in the transaction of the change itself."""
         entry = AuditEntry(self.at, self.actor, action, tenant, subject)
         await self.log.append(self.connection, entry)
+
+    async def record_all(self, acts: Iterable[tuple[str, str, str]]) -> None:
+        """The same for several: action, tenant and subject of each."""
+        entries = [AuditEntry(self.at, self.actor, *act) for act in acts]
+        await self.log.append_all(self.connection, entries)
 
     async def begin(self, hasher: KeyedHasher) -> None:
         """Chains the rows that are there, as they stand, and says so; numbers them without gaps."""

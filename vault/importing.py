@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final
 
-from vault import keyrows, places
+from vault import keyrows, newkeys, places
 from vault.audit import Change
 from vault.core import Core
+from vault.datakeys import KEYS
 from vault.errors import Invalid
+from vault.keyrows import StoredKey
 from vault.keys import Keys, check_new
-from vault.records import Applied, Backend, Changes, NewKey, Outcome
+from vault.newkeys import Name, name_of, used_names
+from vault.records import Applied, Backend, Changes, Done, NewKey, Outcome
 from vault.sealing import KeyedHasher
+
+_FEW: Final = 64
 
 
 class _NothingToWrite(Exception):
@@ -57,28 +65,55 @@ class Importing:
     async def _outcomes(
         self, change: Change, changes: Changes, hasher: KeyedHasher, replace: bool
     ) -> tuple[Outcome, ...]:
-        keys = [await self._key(change, key, hasher, replace) for key in changes.keys]
+        held = await _held(change, changes.keys)
+        done = [
+            await self._judged(change, held.get(name_of(key)), key, replace) for key in changes.keys
+        ]
+        judged = list(zip(changes.keys, done, strict=True))
+        await self._add(change, [key for key, one in judged if one == "added"], hasher)
+        for key, one in judged:
+            if one == "replaced":
+                await self._keys.replace(change, held[name_of(key)], key, hasher)
         sites = [await _backend(change, backend) for backend in changes.backends]
-        outcomes = (*keys, *sites)
-        done = {outcome.done for outcome in outcomes}
-        if "conflict" in done or not done - {"unchanged"}:
+        outcomes = (*(Outcome(one, "key", *name_of(key)) for key, one in judged), *sites)
+        found = {outcome.done for outcome in outcomes}
+        if "conflict" in found or not found - {"unchanged"}:
             raise _NothingToWrite(outcomes)
         return outcomes
 
-    async def _key(
-        self, change: Change, new: NewKey, hasher: KeyedHasher, replace: bool
-    ) -> Outcome:
-        name = ("key", new.tenant, new.service, new.alias)
-        row = await keyrows.current(change.connection, *name[1:])
+    async def _judged(
+        self, change: Change, row: StoredKey | None, new: NewKey, replace: bool
+    ) -> Done:
         if row is None:
-            await self._keys.add(change, new, hasher)
-            return Outcome("added", *name)
+            return "added"
         if await self._keys.holds(change, row, new):
-            return Outcome("unchanged", *name)
-        if not replace:
-            return Outcome("conflict", *name)
-        await self._keys.replace(change, row, new, hasher)
-        return Outcome("replaced", *name)
+            return "unchanged"
+        return "replaced" if replace else "conflict"
+
+    async def _add(self, change: Change, new: list[NewKey], hasher: KeyedHasher) -> None:
+        """In their order: the first key of a service becomes its default."""
+        if not new:
+            return
+        key = await self._core.data_keys.ensure(change, KEYS)
+        used = await used_names(change.connection)
+        for known, some in groupby(new, lambda one: name_of(one) in used):
+            if not known:
+                await newkeys.add(change, list(some), key, hasher)
+                continue
+            for one in some:
+                await self._keys.add(change, one, hasher)
+
+
+async def _held(change: Change, keys: Sequence[NewKey]) -> dict[Name, StoredKey]:
+    """What is there by these names; of many names all that their tenants hold is read at once."""
+    if len(keys) <= _FEW:
+        found = [await keyrows.current(change.connection, *name_of(key)) for key in keys]
+        rows = [row for row in found if row is not None]
+    else:
+        tenants = sorted({key.tenant for key in keys})
+        of_each = [await keyrows.all_current(change.connection, tenant) for tenant in tenants]
+        rows = [row for some in of_each for row in some]
+    return {(row.ref.tenant, row.ref.service, row.ref.alias): row for row in rows}
 
 
 async def _backend(change: Change, backend: Backend) -> Outcome:

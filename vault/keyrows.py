@@ -138,12 +138,17 @@ async def current(
     return _stored(row, row.version) if row is not None else None
 
 
-async def all_current(connection: AsyncConnection, tenant: str | None) -> list[StoredKey]:
-    """The current versions of one tenant's live keys or of all: the default first, then by age."""
+async def all_current(
+    connection: AsyncConnection, tenant: str | None, *, judged: bool = True
+) -> list[StoredKey]:
+    """The current versions of one tenant's live keys or of all: the default first, then by age.
+
+    `judged`: with their entries, so that they can be.
+    """
     query = _current().order_by(_K.tenant, _K.service, _K.is_default.desc(), _K.added)
     if tenant is not None:
         query = query.where(_K.tenant == tenant)
-    return [_stored(row, row.version) for row in await connection.execute(query)]
+    return [_stored(row, row.version, judged) for row in await connection.execute(query)]
 
 
 async def held(connection: AsyncConnection, tenant: str, register: Register) -> list[KeyRef]:
@@ -155,19 +160,15 @@ async def held(connection: AsyncConnection, tenant: str, register: Register) -> 
     rows = await all_current(connection, tenant)
     ranked = [(1, row.ref) for row in rows if not row.known_to(register)]
     ranked += [(2 - 2 * row.ref.default, row.ref) for row in rows if row.known_to(register)]
-    names = {_name_of(row.entries[0]) for row in rows}
+    names = {row.entries[0].name for row in rows}
     resting = select(KEYS).where(_K.tenant == tenant, _K.live.is_not(True))
     for row in await connection.execute(resting):
         entry = entry_of(KEYS.name, dict(row._mapping))
         if register.knows(entry) and not row.live:
-            names.add(_name_of(entry))
-    missing = set(map(tuple, map(words_of, register.named(KEYS.name, tenant)))) - names
-    ranked += [(1, KeyRef(tenant, service, alias, 0)) for _, _, service, alias in sorted(missing)]
+            names.add(entry.name)
+    missing = map(words_of, sorted(set(register.named(KEYS.name, tenant)) - names))
+    ranked += [(1, KeyRef(tenant, service, alias, 0)) for _, _, service, alias in missing]
     return [ref for _, ref in sorted(ranked, key=lambda pair: (pair[1].service, pair[0]))]
-
-
-def _name_of(entry: Entry) -> tuple[str, ...]:
-    return tuple(words_of(entry.name))
 
 
 async def with_fingerprint(
@@ -238,7 +239,7 @@ def _hosts(text: str) -> tuple[str, ...]:
         return ()
 
 
-def _stored(row: Row[Any], version: int) -> StoredKey:
+def _stored(row: Row[Any], version: int, judged: bool = True) -> StoredKey:
     return StoredKey(
         ref=_ref(row, version),
         first_version=row.first_version,
@@ -250,7 +251,7 @@ def _stored(row: Row[Any], version: int) -> StoredKey:
         fingerprint=row.own_fingerprint or b"",
         # SQLite keeps any type in any column: what is no octets opens as a changed value.
         sealed=row.own_sealed if isinstance(row.own_sealed, bytes | None) else b"",
-        entries=tuple(_entries(row._mapping)),
+        entries=tuple(_entries(row._mapping)) if judged else (),
     )
 
 
@@ -292,8 +293,16 @@ async def insert_version(change: Change, row: StoredKey, key: DataKey, plain: by
     """Seals a version, stores it and makes it the current one of its name."""
     ref = row.ref
     name = {"tenant": ref.tenant, "service": ref.service, "alias": ref.alias}
-    values = {
-        "version": ref.version,
+    values = sealed_columns(row, key, plain)
+    await change.book.write(insert(KEY_VERSIONS).values(**name, **values))
+    named = _named(ref.tenant, ref.service, ref.alias)
+    await change.book.write(update(KEYS).where(named).values(version=ref.version))
+
+
+def sealed_columns(row: StoredKey, key: DataKey, plain: bytes) -> dict[str, object]:
+    """The columns of a version beside its name, its value sealed."""
+    return {
+        "version": row.ref.version,
         "sealed": key.seal(plain, row.aad()),
         "data_key": key.id.hex(),
         "recognised_by": row.recognised_by,
@@ -302,9 +311,6 @@ async def insert_version(change: Change, row: StoredKey, key: DataKey, plain: by
         "fingerprint": row.fingerprint,
         "created_at": row.created_at,
     }
-    await change.book.write(insert(KEY_VERSIONS).values(**name, **values))
-    named = _named(ref.tenant, ref.service, ref.alias)
-    await change.book.write(update(KEYS).where(named).values(version=ref.version))
 
 
 async def reseal(change: Change, row: StoredKey, key: DataKey, plain: bytes) -> None:

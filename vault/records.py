@@ -238,11 +238,14 @@ class Changes:
     backends: tuple[Backend, ...] = ()
 
 
+Done = Literal["added", "unchanged", "conflict", "replaced"]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an import did, or would have done, with one thing. `name`: a key's alias, or a place."""
 
-    done: Literal["added", "unchanged", "conflict", "replaced"]
+    done: Done
     kind: str
     tenant: str
     service: str

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Final, NamedTuple
 
 from vault.errors import Unopenable
@@ -29,6 +30,7 @@ _OWNED_BY: Final[Mapping[str, tuple[str, ...]]] = {
 """The tables that the register keeps, and what names a row of each, its owner first."""
 
 TABLES: Final = tuple(_OWNED_BY)
+_encoded: Final = json.JSONEncoder(default=repr).encode
 
 
 class Entry(NamedTuple):
@@ -42,19 +44,18 @@ def entry_of(table: str, columns: Mapping[str, object]) -> Entry:
     """A row as the register has it. Columns without a value don't count, so that a release can add
     some."""
     name = name_of(table, *(columns[column] for column in _OWNED_BY[table]))
-    there = ((column, columns[column]) for column in sorted(columns))
-    octets = ascii((table, *((name, _plain(value)) for name, value in there if value is not None)))
-    return Entry(name, sha256(octets.encode()).digest())
-
-
-def _plain(value: object) -> object:
     # SQLite gives a whole number now as the one type, now as the other.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    there = [
+        (column, int(value) if isinstance(value, float) and value.is_integer() else value)
+        for column, value in sorted(columns.items())  # by the columns: no two are alike
+        if value is not None
+    ]
+    return Entry(name, sha256(ascii((table, *there)).encode()).digest())
 
 
 def name_of(table: str, *words: object) -> str:
     """The name of a row; unlike that of every other row."""
-    return json.dumps([table, *words], default=repr)
+    return _encoded([table, *words])
 
 
 def words_of(name: str) -> list[str]:
@@ -62,7 +63,28 @@ def words_of(name: str) -> list[str]:
     return [str(word) for word in json.loads(name)]
 
 
-Page = Mapping[str, bytes]
+class Page(dict[str, bytes]):
+    """Marks by names; never changed once it stands in a register, and its index so neither."""
+
+    __slots__ = ("_owned",)
+    _owned: dict[str, dict[str, list[str]]]
+
+    def names(self, table: str, owner: str | None) -> Iterator[str]:
+        """The names of a table, of one owner or of all."""
+        try:
+            owned = self._owned
+        except AttributeError:
+            owned = self._owned = self._indexed()
+        if owner is not None:
+            return iter(owned.get(table, {}).get(owner, ()))
+        return chain.from_iterable(owned.get(table, {}).values())
+
+    def _indexed(self) -> dict[str, dict[str, list[str]]]:
+        owned: dict[str, dict[str, list[str]]] = {}
+        for name in self:
+            table, owner, *_ = words_of(name)
+            owned.setdefault(table, {}).setdefault(owner, []).append(name)
+        return owned
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +104,22 @@ class Register:
         page = self.pages[page_of(entry.name)]
         return page is not None and page.get(entry.name) == entry.mark
 
-    def named(self, *words: str) -> Iterator[str]:
-        """The names that begin with these words, on every page that can be read."""
-        begin = json.dumps(words)[:-1] + ","
+    def named(self, table: str, owner: str | None = None) -> Iterator[str]:
+        """The names of a table, of one owner or of all, on every page that can be read."""
         there = (page for page in self.pages if page is not None)
-        return (name for page in there for name in page if name.startswith(begin))
+        return chain.from_iterable(page.names(table, owner) for page in there)
 
     def with_rows(self, rows: Mapping[str, bytes | None]) -> tuple[Register, dict[int, bytes]]:
         """The register with other marks (None: the row is gone), and the pages to write.
 
         Raises Unopenable where one of these pages is not as it was written.
         """
-        pages: dict[int, dict[str, bytes]] = {}
+        pages: dict[int, Page] = {}
         for name, mark in rows.items():
             number = page_of(name)
-            page = pages.setdefault(number, dict(self._sound(number)))
+            if number not in pages:
+                pages[number] = Page(self._sound(number))
+            page = pages[number]
             if mark is None:
                 page.pop(name, None)
             else:
@@ -129,7 +152,7 @@ def mark_of_page(number: int, octets: bytes) -> bytes:
 
 
 EMPTY: Final = Register(
-    tuple(mark_of_page(number, b"") for number in range(PAGES)), tuple({} for _ in range(PAGES))
+    tuple(mark_of_page(number, b"") for number in range(PAGES)), tuple(Page() for _ in range(PAGES))
 )
 """The register of no rows."""
 
@@ -146,7 +169,7 @@ def is_root(found: object) -> bool:
 
 def page_in(octets: bytes) -> Page:
     """A page from what `with_rows` made of it."""
-    page, at = {}, 0
+    page, at = Page(), 0
     while at < len(octets):
         start = at + 2
         end = start + int.from_bytes(octets[at:start], "big")

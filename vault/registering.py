@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Delete, Insert, Row, Table, Update, delete, insert, select
@@ -81,6 +81,12 @@ class Book:
         for row in await self._connection.execute(statement.returning(*table.c)):
             name, mark = entry_in(row, table)
             self._rows[name] = None if gone else mark
+
+    async def insert(self, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+        """New rows of one table, each with the same columns."""
+        for row in await self._connection.execute(insert(table).returning(*table.c), rows):
+            name, mark = entry_in(row, table)
+            self._rows[name] = mark
 
     def _require(self, entry: Entry) -> None:
         if entry.name in self._rows:

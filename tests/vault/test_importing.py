@@ -6,7 +6,8 @@ import pytest
 
 from tests.vault.conftest import Opener
 from tests.vault.words import FIRST, SECOND, backend, named, new_key, rows
-from vault import Changes, Invalid, NewKey, Secret, Unopenable, Vault, keyrows
+from vault import Changes, Invalid, NewKey, Secret, Unopenable, Vault, places
+from vault.secret import octets_of
 
 CHANGES = Changes((new_key(), new_key(alias="b"), new_key(tenant="t")), (backend(),))
 
@@ -80,15 +81,11 @@ async def test_nothing_is_half_done_when_the_import_fails(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error in the middle leaves the vault as it was."""
-    real, calls = keyrows.insert_version, []
 
-    async def failing(*args):
-        calls.append(args)
-        if len(calls) == 3:
-            raise RuntimeError("now")
-        await real(*args)
+    async def failing(*_: object) -> None:
+        raise RuntimeError("now")
 
-    monkeypatch.setattr(keyrows, "insert_version", failing)
+    monkeypatch.setattr(places, "insert_backend", failing)
     with pytest.raises(RuntimeError):
         await vault.apply(CHANGES)
     assert await vault.list_keys() == await vault.list_backends() == []
@@ -119,3 +116,47 @@ async def test_a_key_that_was_taken_out_is_not_the_same(vault: Vault, data) -> N
     assert (await vault.apply(Changes((new_key(),)))).conflicts
     assert (await vault.apply(Changes((new_key(),)), replace=True)).written
     assert await vault.open_key(named()) == {"key": Secret(FIRST)}
+
+
+async def test_a_large_import_is_as_many_single_ones(vault: Vault) -> None:
+    """Sound rows, the first of each service as its default, an entry for each in its order."""
+    await vault.put_key(new_key(alias="first"))
+    await vault.put_key(new_key(alias="k3", tenant="t1"))
+    await vault.remove_key("t1", "openai", "k3")
+    keys = tuple(
+        new_key(f"sk-number-{tenant}-{number}".encode(), f"k{number}", tenant=tenant)
+        for tenant in ("default", "t1")
+        for number in range(5, -1, -1)
+    )
+    before = len(await vault.audit())
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr("vault.importing._FEW", 3)
+        assert {one.done for one in (await vault.apply(Changes(keys))).outcomes} == {"added"}
+        again = await vault.apply(Changes((*keys, new_key(SECOND, alias="first"))))
+    assert not again.written
+    assert [one.done for one in again.outcomes] == ["unchanged"] * 12 + ["conflict"]
+    assert await vault.examine() == []
+    records = await vault.list_keys()
+    assert [one.ref.alias for one in records if one.ref.default] == ["first", "k5"]
+    assert [(one.ref.tenant, one.ref.alias) for one in records] == [
+        *(("default", alias) for alias in ("first", "k5", "k4", "k3", "k2", "k1", "k0")),
+        *(("t1", alias) for alias in ("k5", "k4", "k3", "k2", "k1", "k0")),
+    ]
+    assert [one.ref.version for one in records if one.ref.alias == "k3"] == [1, 2]
+    for key in keys:
+        [found] = await vault.recognise(octets_of(key.credential["key"]))
+        assert await vault.open_key(found.ref) == key.credential
+    entries = list(await vault.audit())[: len(keys)]
+    assert [one.subject for one in reversed(entries)] == [f"openai/{key.alias}" for key in keys]
+    assert len(await vault.audit()) == before + len(keys)
+    assert (await vault.verify_audit()).faults == ()
+
+
+async def test_versions_without_a_name_are_not_taken_for_a_new_key(vault: Vault, data) -> None:
+    """Whoever took the name's row out has left them: they go, and the key is made anew."""
+    await vault.put_key(new_key())
+    rows(data, "DELETE FROM keys")
+    await vault.refresh()
+    assert (await vault.apply(Changes((new_key(SECOND), new_key(alias="b"))))).written
+    assert await vault.examine() == []
+    assert await vault.open_key(named()) == {"key": Secret(SECOND)}

@@ -27,7 +27,7 @@ FLOORS = (
         "sqlite",
     },
     {"mastersource", "store", "keyrows"},
-    {"datakeys"},
+    {"datakeys", "newkeys"},
     {"core"},
     {"freshness", "auditing", "keys", "issued", "places"},
     {"shortlived", "tenants", "importing", "declaring", "rotation", "backup"},
