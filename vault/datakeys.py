@@ -33,6 +33,10 @@ class DataKeys:
         self._known: dict[bytes, DataKey] = {}
         self._current: dict[str, DataKey] = {}
 
+    def anew(self) -> DataKeys:
+        """The same master keys, and nothing unwrapped yet."""
+        return DataKeys(self.source, self._masters)
+
     @property
     def known(self) -> Mapping[bytes, DataKey]:
         """Every data key that the database holds, by id; changes in place."""

@@ -36,6 +36,7 @@ PAUSE_SECONDS: Final = 1.0
 
 _CONNECTIONS: Final = 4
 _WAIT_SECONDS = 10.0
+_NUMBERED: Final = ("backends", "audit")
 _MIGRATING: Final = 0x6B72_7661  # names of locks: any numbers will do that nobody else takes
 _MAKING: Final = 0x6B72_7662
 _SESSION: Final = {
@@ -132,8 +133,16 @@ class PostgresServer:
             yield connection
 
     async def require_alone(self, connection: AsyncConnection) -> None:
-        """Waits until no other transaction changes the schema."""
+        """Waits until no other transaction changes the schema; this one may take its time."""
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+    async def count_on(self, connection: AsyncConnection) -> None:
+        """As `serial` columns are made."""
+        for table in _NUMBERED:
+            highest = f"(SELECT coalesce(max(id), 0) + 1 FROM {table})"  # noqa: S608 - of ours
+            sequence = f"pg_get_serial_sequence('{table}', 'id')"
+            await connection.execute(text(f"SELECT setval({sequence}, {highest}, false)"))
 
     async def snapshot(self) -> bytes:
         """Raises Invalid: a server has backups of its own."""

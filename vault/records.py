@@ -292,6 +292,15 @@ class BackupMade:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """From which database to which a vault was moved, and how many rows of each table."""
+
+    left: str
+    entered: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """Which files came out of a backup, and when it was made (Unix seconds)."""
 

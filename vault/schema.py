@@ -6,9 +6,12 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
-from vault.errors import SchemaTooNew
+from vault.errors import SchemaTooNew, StoreUnavailable
 
 HEAD: Final = "0007"
+
+MOVED: Final = "moved"
+"""Where a database stands whose vault was moved to another one: no release knows it."""
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -17,6 +20,26 @@ def revision_of(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return revision
+
+
+def require_there(revision: object) -> None:
+    """Raises StoreUnavailable where the vault was moved away."""
+    if revision == MOVED:
+        raise StoreUnavailable(
+            "the vault was moved from this database to another one by keyrelay migrate; name that "
+            "by vault.url, or take vault.url out for a file, as that command said"
+        )
+
+
+def require_ours(revision: object) -> None:
+    """Raises SchemaTooNew where a newer release has taken the database over: what this one would
+    write may lack something there."""
+    require_there(revision)
+    if revision != HEAD:
+        raise SchemaTooNew(
+            f"a newer keyrelay has brought the vault's database to revision {revision}; this one "
+            "goes on reading it and changes nothing: replace it by the newer one"
+        )
 
 
 def migrate(connection: Connection) -> None:
@@ -29,6 +52,7 @@ def migrate(connection: Connection) -> None:
     config.set_main_option("script_location", "vault:migrations")
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     revision = revision_of(connection)
+    require_there(revision)
     if revision is not None and revision not in known:
         raise SchemaTooNew(
             f"the vault's database stands at revision {revision}, which this release does not "

@@ -78,6 +78,9 @@ class SqliteFile:
     async def require_alone(self, _: AsyncConnection) -> None:
         """Nothing: whoever may write is alone already."""
 
+    async def count_on(self, _: AsyncConnection) -> None:
+        """Nothing: the highest number that is there counts."""
+
     async def snapshot(self) -> bytes:
         """The file as it is at one moment; raises StoreUnavailable, Invalid."""
         if self.path is None:

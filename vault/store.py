@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from sqlalchemy import URL, insert, make_url, select, update
+from sqlalchemy import URL, Row, insert, literal_column, make_url, select, update
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +16,9 @@ from vault.errors import Invalid
 from vault.register import is_root
 from vault.tables import DATA_KEYS, STATE
 
+_STANDING: Final = select(
+    STATE, literal_column("(SELECT version_num FROM alembic_version)").label("revision")
+)
 _FORMS: Final = "postgresql://USER@HOST/DATABASE or sqlite+aiosqlite:///vault.db"
 
 
@@ -58,6 +60,10 @@ class Engine(Protocol):
         """Inside a transaction: waits until no other one changes the schema."""
         ...
 
+    async def count_on(self, connection: AsyncConnection) -> None:
+        """Inside a transaction: rows that are numbered come behind those that are there."""
+        ...
+
     async def snapshot(self) -> bytes:
         """A file's octets; raises Invalid for a server."""
         ...
@@ -76,6 +82,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._moved = False
 
     @classmethod
     def at(cls, url: str | Path) -> Store:
@@ -121,6 +128,8 @@ class Store:
                 return
         async with self.engine.writing() as connection:
             await self.engine.require_alone(connection)
+            if await connection.run_sync(schema.revision_of) is not None:
+                await _take_turn(connection, 0)  # whoever writes now ends first
             await connection.run_sync(schema.migrate)
 
     async def in_use(self) -> bool:
@@ -132,25 +141,28 @@ class Store:
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection for a few SELECTs; raises StoreUnavailable."""
+        if self._moved:
+            schema.require_there(schema.MOVED)
         return self.engine.reading()
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, durable when it ends without an error; raises StoreUnavailable, and
-        SchemaTooNew where a newer release has taken the database over meanwhile."""
-        async with self.engine.writing() as connection:
-            yield connection
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction, durable when it ends without an error; raises StoreUnavailable."""
+        return self.engine.writing()
 
     async def state(self) -> State:
-        """How often the vault was changed, and what authenticates that."""
+        """How often the vault was changed, and what authenticates that. Raises StoreUnavailable,
+        as every read from then on, where it was moved away."""
         async with self.engine.looking() as connection:
-            return await state_in(connection)
+            row = (await connection.execute(_STANDING)).first()
+        self._moved = row is not None and row.revision == schema.MOVED
+        schema.require_there(row.revision if row is not None else None)
+        return _state_of(row)
 
     async def check(self) -> None:
         """Reads and writes, and takes it back; raises StoreUnavailable."""
         with suppress(_TakenBack):
             async with self.engine.writing() as connection:
-                await bump(connection)  # SQLite writes no page that stays the same
+                await _take_turn(connection, 1)  # SQLite writes no page that stays the same
                 raise _TakenBack
 
     async def snapshot(self) -> bytes:
@@ -160,6 +172,21 @@ class Store:
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.close()
+
+
+class Inside(Store):
+    """One transaction as if it were a whole database; whoever opened it ends it."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """What it sees."""
+        return nullcontext(self._connection)
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """What is written stands once the transaction does."""
+        return nullcontext(self._connection)
 
 
 def _sqlite(url: URL) -> Engine:
@@ -180,16 +207,15 @@ _SERVERS: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 async def bump(connection: AsyncConnection) -> State:
     """Counts one change. Comes first in a write: it also locks the others out.
 
-    The seal that it gives is still the one of the number before.
+    The seal that it gives is still the one of the number before. Raises SchemaTooNew where a newer
+    release has taken the database over, and StoreUnavailable where the vault was moved away.
     """
-    await connection.execute(update(STATE).values(generation=STATE.c.generation + 1))
-    return await state_in(connection)
+    return await _ours(connection, 1)
 
 
 async def hold(connection: AsyncConnection) -> State:
     """Locks the others out, as `bump` does, and counts nothing."""
-    await connection.execute(update(STATE).values(generation=STATE.c.generation))
-    return await state_in(connection)
+    return await _ours(connection, 0)
 
 
 async def put_state(connection: AsyncConnection) -> None:
@@ -201,7 +227,22 @@ async def put_state(connection: AsyncConnection) -> None:
 
 async def state_in(connection: AsyncConnection) -> State:
     """How often the vault was changed, as a transaction sees it."""
-    row = (await connection.execute(select(STATE))).first()
+    return _state_of((await connection.execute(select(STATE))).first())
+
+
+async def _take_turn(connection: AsyncConnection, changes: int) -> None:
+    await connection.execute(update(STATE).values(generation=STATE.c.generation + changes))
+
+
+async def _ours(connection: AsyncConnection, changes: int) -> State:
+    await _take_turn(connection, changes)
+    row = (await connection.execute(_STANDING)).first()
+    if row is not None:
+        schema.require_ours(row.revision)
+    return _state_of(row)
+
+
+def _state_of(row: Row[Any] | None) -> State:
     if row is None or not isinstance(row.generation, int):
         return State(0, b"")
     if row.register is not None and not is_root(row.register):

@@ -15,6 +15,7 @@ from vault.declaring import Declaring
 from vault.importing import Importing
 from vault.issued import Issued
 from vault.keys import Keys
+from vault.moving import Moving
 from vault.places import Places
 from vault.records import (
     Applied,
@@ -28,6 +29,7 @@ from vault.records import (
     Holdings,
     KeyRecord,
     KeyRef,
+    Moved,
     NewKey,
     NewShortLived,
     NewToken,
@@ -106,6 +108,7 @@ class Vault:
         self._rotating = Rotating(core, self._keys)
         self._backing_up = BackingUp(core)
         self._auditing = Auditing(core)
+        self._moving = Moving(core)
 
     @property
     def generation(self) -> int:
@@ -245,6 +248,14 @@ class Vault:
         that are there. Raises Invalid, Unopenable.
         """
         return await self._backing_up.backup(path, lock, beside)
+
+    async def move(self, place: str | Path) -> Moved:
+        """The vault to another database, by its URL or file; this one refuses itself from then on.
+
+        Raises AlreadyExists where another vault is there, Unopenable where a row is not as it was
+        written, Invalid for a URL that can't be used.
+        """
+        return await self._moving.move(place)
 
     # what the running proxy reads -------------------------------------------------------------
 

@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "master": ("proxy.cli.master:master", "rotate the master key"),
     "backup": ("proxy.cli.backing:backup", "write the vault to a file, sealed to a passphrase"),
     "restore": ("proxy.cli.backing:restore", "put the vault of a backup into the data directory"),
+    "migrate": ("proxy.cli.migrate:migrate", "move the vault to another database"),
     "audit": ("proxy.cli.audit:audit", "show who did what, and verify that nobody changed it"),
     "cache": ("proxy.cli.cache:cache", "show what the cache holds, or purge it"),
     "usage": ("proxy.cli.usage:usage", "say what was called, how well and at what price"),

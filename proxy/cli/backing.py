@@ -68,6 +68,7 @@ def restore(desk: Desk, file: Path, key_file: Path | None, replace: bool, as_jso
     Where the anchor knows of newer changes, the vault opens only once that is accepted.
     The passphrase comes from a prompt or, as one line, from standard input.
     """
+    _refuse_server(desk)
     octets = file.read_bytes()
     lock = BackupKey.read(key_file) if key_file else read_passphrase(again=False)
     with _alone(desk.data):
@@ -81,6 +82,15 @@ def restore(desk: Desk, file: Path, key_file: Path | None, replace: bool, as_jso
     )
     facts = {"data": str(desk.data), "made at": instant(done.made_at), "files": done.files}
     show_done(sentence, facts, as_json)
+
+
+def _refuse_server(desk: Desk) -> None:
+    with contextlib.suppress(ConfigError):
+        if desk.vault_place().url is not None:
+            raise Failed(
+                "a backup is restored to a file, and vault.url names a server: take that out of "
+                "the configuration, restore, and move the vault there with keyrelay migrate"
+            )
 
 
 def _lock(key_file: Path | None, new_key_file: Path | None) -> Secret | BackupKey:

@@ -40,6 +40,13 @@ def read_line() -> bytes:
     return sys.stdin.buffer.read(_LONGEST).strip()
 
 
+def read_url() -> str:
+    """A URL that may hold a password: asked for without echo on a terminal, else one line."""
+    if on_terminal():
+        return str(click.prompt("URL", hide_input=True, err=True, type=str)).strip()
+    return sys.stdin.buffer.read(_LONGEST).decode(errors="replace").strip()
+
+
 def on_terminal() -> bool:
     """Whether somebody is there to be asked."""
     return sys.stdin.isatty()

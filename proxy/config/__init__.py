@@ -1,7 +1,7 @@
 """The configuration: one YAML file and the environment, parsed once into typed frozen objects."""
 
 from proxy.config.declared import declared_backends, declared_keys
-from proxy.config.engines import EngineUrl, VaultPlace
+from proxy.config.engines import EngineUrl, VaultPlace, url_of_vault
 from proxy.config.imported import (
     IMPORTED,
     importing_alone,
@@ -24,7 +24,7 @@ from proxy.config.model import (
 )
 from proxy.config.reading import ConfigError, read_document
 from proxy.config.units import parse_seconds
-from proxy.config.values import KeyValues, seen_from
+from proxy.config.values import KeyValues, resolve_url, seen_from
 
 __all__ = [
     "IMPORTED",
@@ -50,8 +50,10 @@ __all__ = [
     "parse_seconds",
     "read_document",
     "read_imported_services",
+    "resolve_url",
     "seen_from",
     "services_of",
     "staged_services",
+    "url_of_vault",
     "write_imported_services",
 ]

@@ -31,9 +31,14 @@ def _engine_url(text: object, info: ValidationInfo) -> EngineUrl | None:
 
 def _vault_url(text: object, info: ValidationInfo) -> EngineUrl | None:
     url = None if text is None else _engine_url(text, info)
-    if url is not None and not url.text.startswith(_VAULTS):
+    return None if url is None else EngineUrl(url_of_vault(url.text))
+
+
+def url_of_vault(text: str) -> str:
+    """A URL that a vault can be at; raises ValueError that does not show it."""
+    if not text.startswith(_VAULTS):
         raise ValueError("expected postgresql://USER@HOST/DATABASE, by ${NAME} or file:PATH too")
-    return url
+    return text
 
 
 class VaultPlace(Section):

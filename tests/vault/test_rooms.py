@@ -30,7 +30,7 @@ FLOORS = (
     {"datakeys", "newkeys"},
     {"core"},
     {"freshness", "auditing", "keys", "issued", "places"},
-    {"shortlived", "tenants", "importing", "declaring", "rotation", "backup"},
+    {"shortlived", "tenants", "importing", "declaring", "rotation", "backup", "moving"},
     {"vault"},
     {"opening", "restoring"},
 )

@@ -1,0 +1,97 @@
+"""`keyrelay migrate`: the vault to another database, and what to write so that it is used."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import click
+
+from proxy.cli.commands import Command
+from proxy.cli.desk import Desk
+from proxy.cli.failures import Failed
+from proxy.cli.output import json_option, show_done
+from proxy.cli.secrets_in import read_url
+from proxy.cli.session import open_vault_of, require_data, with_desk
+from proxy.config import resolve_url, url_of_vault
+from vault import Moved
+
+FILE: Final = "file"
+_TABLES: Final = ("keys", "tokens", "backends", "audit")
+_EXPOSED: Final = (
+    "a URL with a password is never an argument: it stands in the shell's history and in the "
+    "process list now; change the password, and name the URL by '${NAME}' or file:PATH, or type it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to: for the vault, and as it stands in the configuration."""
+
+    place: str | Path = field(repr=False)
+    setting: str | None
+
+
+@click.command(cls=Command)
+@click.option("--to", "to", help="postgresql://..., '${NAME}', file:PATH, or file for vault.db")
+@json_option
+@with_desk
+def migrate(desk: Desk, to: str | None, as_json: bool) -> None:
+    """Move the vault to another database: from its file to PostgreSQL, or back.
+
+    Without --to the URL comes from a prompt or, as one line, from standard input. All is copied in
+    one transaction and looked over there; what was left refuses itself from then on, so that no two
+    vaults go on apart. The master key stays where it is. A server may run meanwhile: it changes
+    nothing more, serves who was seen for server.vault_grace, and is to be started again with the
+    line of configuration that this prints.
+    """
+    require_data(desk)
+    place = _place(desk, to)
+    moved = asyncio.run(_moved(desk, place))
+    told = ", ".join(f"{moved.rows[name]} {name}" for name in _TABLES)
+    facts = {
+        "from": moved.left,
+        "to": moved.entered,
+        "rows": {str(name): count for name, count in moved.rows.items()},
+    }
+    sentence = f"the vault is in {moved.entered} now ({told}), and no longer in {moved.left}"
+    show_done(f"{sentence}; {_next(place)}", {**facts, "vault.url": place.setting}, as_json)
+
+
+async def _moved(desk: Desk, place: _Place) -> Moved:
+    vault = await open_vault_of(desk, desk.config())
+    try:
+        return await vault.move(place.place)
+    finally:
+        await vault.close()
+
+
+def _place(desk: Desk, to: str | None) -> _Place:
+    if to == FILE:
+        return _Place(desk.data / "vault.db", None)
+    if to is not None and "@" in to and ":" in to.partition("://")[2].rpartition("@")[0]:
+        raise Failed(_EXPOSED)
+    try:
+        url = read_url() if to is None else resolve_url(to, desk.environ, Path())
+        return _Place(url_of_vault(url), _setting(to))
+    except ValueError as error:
+        raise Failed(str(error)) from error
+
+
+def _setting(to: str | None) -> str:
+    """As it is to stand in the configuration, whose files are named as seen from there."""
+    if to is None:
+        return "${NAME}  # or file:PATH: where the URL is that you gave"
+    name = to.removeprefix("file:")
+    return to if name == to else f"file:{Path(name).expanduser().absolute()}"
+
+
+def _next(place: _Place) -> str:
+    if place.setting is None:
+        return "take vault.url out of the configuration, and start every server again"
+    return (
+        f"write this into the configuration, and start every server again:\n\n"
+        f"vault:\n  url: {place.setting}"
+    )

@@ -1,0 +1,94 @@
+"""`keyrelay migrate`, and every command on a vault in PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.proxy.cli.conftest import CANARY, OTHER, Terminal
+from tests.support.engines import RunningPostgres
+
+
+@pytest.fixture
+def url(postgres: RunningPostgres) -> str:
+    """Of an empty database, with a password that no command may show."""
+    return postgres.another().replace("keyrelay@", f"keyrelay:{OTHER}@")
+
+
+def test_a_vault_moves_to_a_server_and_back(shell: Terminal, url: str) -> None:
+    """The line of configuration is printed; with it every command goes on there."""
+    shell.environ["DB"] = url
+    shell.run("init")
+    shell.run("key", "add", "openai", stdin=CANARY)
+    said = shell.run("migrate", "--to", "${DB}")
+    host = url.partition("@")[2]
+    assert f"the vault is in postgresql://{host} now (1 keys, 0 tokens, 0 backends, " in said.out
+    assert said.out.endswith("vault:\n  url: ${DB}\n")
+    assert "moved from this database" in shell.run("key", "list", code=1).err
+    (shell.data / "keys.yaml").write_text("vault:\n  url: ${DB}\n")
+    assert [row["service"] for row in shell.run("key", "list").rows] == ["openai"]
+    assert "intact" in shell.run("audit", "verify").out
+    shell.run("token", "issue", "ann")
+    assert "is on a server" in shell.run("backup", "b", stdin="words and words", code=1).err
+    (shell.home / "b").write_text("")
+    refused = shell.run("restore", str(shell.home / "b"), stdin="words and words", code=1)
+    assert "vault.url names a server" in refused.err
+    back = shell.run("migrate", "--to", "file", "--json").json
+    assert back["rows"]["tokens"] == 1
+    assert "moved from this database" in shell.run("key", "list", code=1).err
+    (shell.data / "keys.yaml").write_text("")
+    assert [row["name"] for row in shell.run("token", "list").rows] == ["ann"]
+
+
+def test_a_password_is_no_argument(shell: Terminal, url: str) -> None:
+    """But what names it is, or standard input."""
+    shell.run("init")
+    said = shell.run("migrate", "--to", f"postgresql://relay:{OTHER}@db/x", code=1)
+    assert "never an argument" in said.err
+    assert "expected postgresql" in shell.run("migrate", "--to", "mysql://db/x", code=1).err
+    assert "NOBODY to be set" in shell.run("migrate", "--to", "${NOBODY}", code=1).err
+    (shell.home / "url").write_text(url + "\n")
+    assert "url: ${NAME}" in shell.run("migrate", stdin=url + "\n").out
+    shell.run("migrate", "--to", f"file:{shell.home / 'url'}", code=1)
+
+
+def test_init_makes_a_vault_on_a_server(shell: Terminal, url: str) -> None:
+    """No file of it lies in the data directory; a directory that knew another vault is told."""
+    shell.data.mkdir(mode=0o700)
+    (shell.home / "url").write_text(url)
+    config = shell.data / "keys.yaml"
+    config.write_text("vault: {url: file:../url}\n")
+    assert "there is no vault in postgresql://" in shell.run("key", "list", code=1).err
+    shell.run("init")
+    shell.run("key", "add", "openai", stdin=CANARY)
+    there = {path.name for path in shell.data.iterdir()}
+    assert there == {"keys.yaml", "master.key", "vault.anchor", "cache.db"}
+    name = url.rpartition("/")[2]
+    (shell.home / "url").write_text(url.replace(name, "nowhere"))
+    missing = shell.run("key", "list", code=1).err
+    assert 'database "nowhere" does not exist); create the database' in missing
+
+
+def test_a_directory_that_knows_a_vault_begins_no_other(shell: Terminal, url: str) -> None:
+    """Whoever only changes the setting has not moved anything."""
+    shell.run("init")
+    (shell.home / "url").write_text(url)
+    (shell.data / "keys.yaml").write_text("vault: {url: file:../url}\n")
+    for command in ("init", "serve"):
+        said = shell.run(command, *(["--port", "0"] if command == "serve" else []), code=1)
+        assert "is empty, and" in said.err
+        assert "copy that here with keyrelay migrate" in said.err
+
+
+def test_a_token_ends_on_the_server_whatever_is_wrong_with_the_configuration(
+    shell: Terminal, url: str
+) -> None:
+    """It goes on without the rest of it, but not without knowing where the vault is."""
+    shell.data.mkdir(mode=0o700)
+    (shell.home / "url").write_text(url)
+    (shell.data / "keys.yaml").write_text("vault: {url: file:../url}\n")
+    shell.run("init")
+    shell.run("token", "issue", "ann")
+    (shell.data / "keys.yaml").write_text("vault: {url: file:../url}\nserver: {port: x}\n")
+    shell.run("token", "revoke", "ann")
+    (shell.data / "keys.yaml").write_text("vault: {url: file:../nowhere}\n")
+    assert "vault.url: expected a file" in shell.run("token", "revoke", "ann", code=1).err
