@@ -12,6 +12,7 @@ from proxy.authentication import Authenticator, HandedOut
 from proxy.authorization import Authorizer
 from proxy.bounds import Bounded, ByService, Fetching
 from proxy.cache.cache import STORES, Cache
+from proxy.cache.entry import CacheStats
 from proxy.cache.hearing import Hearing
 from proxy.cache.key import Forwarded, Keyer
 from proxy.cache.policy import CacheSettings
@@ -21,7 +22,7 @@ from proxy.clock import Clock
 from proxy.config import CallLimits, Config
 from proxy.destinations import parse_destination
 from proxy.door import Arrivals
-from proxy.engine import Engine, Place
+from proxy.engine import Engine
 from proxy.gateway import Gateway
 from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets, Ledger
@@ -177,8 +178,8 @@ async def make_way(
     config: Config, vault: Vault, known: CurrentServices, around: Surroundings
 ) -> Way:
     """All of them; nothing is opened yet."""
-    pseudonym = b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
-    around = replace(around, engine=_engine(config.cache.url, pseudonym, around))
+    pseudonym = await _pseudonym(vault)
+    around = replace(around, engine=_engine(config, pseudonym, around.clock))
     transport = _transport(config, around)
     bounds = CallBounds.of(config)
     forwarder = Forwarder(
@@ -219,9 +220,26 @@ async def make_way(
     )
 
 
-def _engine(place: Place | None, pseudonym: bytes, around: Surroundings) -> Engine | None:
+async def _pseudonym(vault: Vault) -> bytes:
+    return b"keyrelay-" + (await vault.hasher("pseudonym")).digest(b"via")[:6].hex().encode()
+
+
+def _engine(config: Config, pseudonym: bytes, clock: Clock) -> Engine | None:
     """One for the whole process; its names begin with this install's, so installs can share it."""
-    return None if place is None else Engine(place, pseudonym.decode(), around.clock)
+    place = config.cache.url
+    return None if place is None else Engine(place, pseudonym.decode(), clock)
+
+
+async def stored_in_redis(config: Config, vault: Vault, clock: Clock) -> CacheStats:
+    """How much all instances have there; raises StoreError."""
+    engine = _engine(config, await _pseudonym(vault), clock)
+    if engine is None:
+        return CacheStats()
+    try:
+        sealer = await vault.sealer("cache-bodies")
+        return await RedisStore(engine, sealer, clock, _cache_settings(config)).stats()
+    finally:
+        await engine.stop()
 
 
 def _transport(config: Config, around: Surroundings) -> Transport:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
-from proxy.cache.entry import SchemaTooNew, StoreError
+from proxy.cache.entry import CacheStats, SchemaTooNew, StoreError
 from proxy.cache.schema import read_stats
 from proxy.cli.commands import Group
 from proxy.cli.desk import Desk
@@ -12,7 +14,8 @@ from proxy.cli.failures import Failed
 from proxy.cli.known import known_service
 from proxy.cli.output import json_option, show_done, show_json, show_table
 from proxy.cli.params import NAME, all_option, tenant_option
-from proxy.cli.session import Session, require_data, with_desk, with_session
+from proxy.cli.session import Session, open_session, require_data, with_desk, with_session
+from proxy.config import Config
 from vault import Purge
 
 
@@ -27,8 +30,10 @@ def cache() -> None:
 def stats(desk: Desk, as_json: bool) -> None:
     """Say how many answers are kept, for whom, and how much room they take."""
     require_data(desk)
+    config = desk.config()
     try:
-        found = read_stats(desk.data / "cache.db")
+        shared = config.cache.url is not None
+        found = asyncio.run(_shared(desk, config)) if shared else read_stats(desk.data / "cache.db")
     except (StoreError, SchemaTooNew) as error:
         raise Failed(str(error)) from error
     rows = [
@@ -40,6 +45,14 @@ def stats(desk: Desk, as_json: bool) -> None:
         return
     show_table(("tenant", "service", "answers", "bytes"), rows, as_json)
     click.echo(f"{found.entries} answers, {found.octets} bytes", err=True)
+
+
+async def _shared(desk: Desk, config: Config) -> CacheStats:
+    """What all instances have in Redis."""
+    from proxy.way import stored_in_redis  # noqa: PLC0415 - most commands need none of it
+
+    async with open_session(desk, config) as session:
+        return await stored_in_redis(config, session.vault, desk.clock)
 
 
 @cache.command()

@@ -743,3 +743,37 @@ def test_an_url_that_is_none_of_a_vault_is_refused(write: Any, tmp_path: Path) -
         assert mistake.startswith(f"vault.url: {expected}")
         with pytest.raises(ConfigError, match=r"vault\.url: expected"):
             load_vault_place(path, {})
+
+
+def test_the_url_of_redis_stands_there_or_elsewhere(write: Any, tmp_path: Path) -> None:
+    """It may hold a password: nothing shows it. The files of TLS stand beside the configuration."""
+    (tmp_path / "ca.pem").write_text("")
+    url = f"rediss://relay:{CANARY}@redis.internal:6380/2?ssl_ca_certs=ca.pem"
+    (tmp_path / "url").write_text(url + "\n")
+    for text in (url, "${RELAY_REDIS}", "file:url"):
+        path = write(f"cache: {{url: '{text}'}}")
+        place = load_config(path, {"RELAY_REDIS": url}).cache.url
+        assert place is not None
+        assert (place.described, place.password) == ("rediss://redis.internal:6380", CANARY)
+        assert place.options == {"ssl_ca_certs": str(tmp_path / "ca.pem")}
+        config = load_config(path, {"RELAY_REDIS": url})
+        assert CANARY not in f"{config!r} {config.cache.model_dump()}"
+        assert load_config(path, {}, key_values="import").cache.url is None
+    assert load_config(write("cache: {url: null}"), {}).cache.url is None
+
+
+def test_an_url_that_is_none_of_redis_is_refused(write: Any) -> None:
+    """And not shown."""
+    for text, expected in (
+        (f"http://x:{CANARY}@h", "expected redis://HOST:PORT"),
+        ("5", "expected a URL"),
+        ("'${NOBODY}'", "expected the environment variable NOBODY to be set"),
+        (f"redis://:{CANARY}@h/x", "expected the number of a database"),
+        (f"redis://:{CANARY}@one,two", "expected one host"),
+        (f"redis+cluster://:{CANARY}@one/2", "expected nothing behind the hosts"),
+        (f"redis://:{CANARY}@h?ssl_ca_certs=x", "expected nothing behind the ?"),
+        ("rediss://h?ssl_ca_certs=x", "expected a file as ssl_ca_certs, found none"),
+    ):
+        (mistake,) = mistakes(write(f"cache:\n  url: {text}\n"))
+        assert mistake.startswith(f"cache.url: {expected}")
+        assert CANARY not in mistake

@@ -11,6 +11,9 @@ from typing import Any
 
 import aiohttp
 
+from proxy.clock import SystemClock
+from proxy.config import load_config
+from proxy.way import stored_in_redis
 from tests.support.engines import RunningRedis, redis_running
 from tests.support.origin import Origin, reply
 from tests.support.relay import Running, running_relay
@@ -75,6 +78,10 @@ async def test_what_one_instance_keeps_another_answers_with(
             while (await call(other, origin))[1] != b"second":
                 await asyncio.sleep(0.02)
         assert len(origin.requests) == 2
+        config = load_config(tmp_path / "settings.yaml", {})
+        held = await stored_in_redis(config, one.vault, SystemClock())
+        assert dict(held.holdings).keys() == {("default", "openai")}
+        assert held.entries == 1
 
 
 def stored(redis: RunningRedis) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from proxy.cache.schema import open_for_writing
 from proxy.clock import SystemClock
 from tests.proxy.cli.conftest import CANARY, Terminal
+from tests.support.engines import RunningRedis
 from vault import Purge, Secret, open_vault
 from vault.keyring import MasterKey
 
@@ -74,6 +75,18 @@ def test_a_cache_that_cannot_be_read_is_one_sentence(relay: Terminal) -> None:
         connection.execute("PRAGMA user_version = 999")
     connection.close()
     relay.run("cache", "stats", code=1)
+
+
+def test_answers_of_all_instances_are_counted_in_redis(
+    relay: Terminal, redis: RunningRedis
+) -> None:
+    """Where the configuration names one; one that is gone is a sentence."""
+    (relay.data / "keys.yaml").write_text(f"cache: {{url: '{redis.url}'}}")
+    assert relay.run("cache", "stats", "--json").json == {"answers": 0, "bytes": 0, "by": []}
+    (relay.data / "keys.yaml").write_text("cache: {url: 'redis://:secret@127.0.0.1:1'}")
+    said = relay.run("cache", "stats", code=1)
+    assert "Redis can't be used now" in said.err
+    assert "secret" not in said.err
 
 
 def purges(relay: Terminal) -> set[Purge]:
