@@ -34,7 +34,7 @@ from proxy.health.pages import Ward
 from proxy.health.probing import Prober, Rounds
 from proxy.health.readiness import Readiness, writes_to
 from proxy.health.watch import Health
-from proxy.metrics import Sources, Tallies, listener_app
+from proxy.metrics import Sources, Tallies, TeamMetrics, listener_app
 from proxy.metrics import routes as metrics_routes
 from proxy.outage import Outage
 from proxy.pages import REFUSALS, ROUTES
@@ -217,9 +217,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     clock, known = around.clock, CurrentServices(services)
     way = await make_way(config, vault, known, around)
     tallies = Tallies(lambda name: known.get(name) is not None)
-    prices = Prices(_prices(config))
+    prices, tracing = Prices(_prices(config)), _tracing(config)
     usage = _usage(config, prices, around)
-    tracing = _tracing(config)
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
@@ -239,18 +238,19 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     asked = (way.authenticator, vault, known, clock, lambda: endpoint.in_flight, outage.gap)
     ward = Ward(health, _readiness(vault, way, around), *asked, way.without)
     sources = _sources(way, vault, ward, tallies, around)
+    team = None if around.companion is None else TeamMetrics(around.companion, sources)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
     exchange = Exchange(way.authenticator, vault, known, clock, _terms(config))
     routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward), *exchange.routes()]
-    routes += metrics_routes(sources, way.authenticator)
+    routes += metrics_routes(sources, way.authenticator, team)
     routes += usage_page.routes(usage, way.authenticator, clock)
-    apart = {"metrics": listener_app(sources), "admin": _pages((*ROUTES, *administering))}
+    apart = {"metrics": listener_app(sources, team), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    lasting = (*way.lasting, rounds, *(one for one in (usage, tracing) if one is not None))
+    lasting = (*way.lasting, rounds, *(one for one in (usage, tracing, team) if one is not None))
     changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)

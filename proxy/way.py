@@ -25,11 +25,10 @@ from proxy.door import Arrivals
 from proxy.engine import Engine
 from proxy.gateway import Gateway
 from proxy.guesses import Guesses
-from proxy.limits.budgets import Budgets, Ledger
-from proxy.limits.counts import LocalCounts
-from proxy.limits.ledger import SqliteLedger
+from proxy.limits.budgets import Budgets
+from proxy.limits.counts import Counts, LocalCounts
+from proxy.limits.keeping import ledger_at
 from proxy.limits.limits import Limits
-from proxy.limits.postgres import PostgresLedger
 from proxy.limits.rules import Rule
 from proxy.network import Dialler, Resolver, SystemResolver
 from proxy.record import Observer
@@ -51,6 +50,7 @@ from proxy.upstream.sizes import Sized
 from proxy.upstream.slots import Slots
 from proxy.upstream.transport import Deadlines
 from proxy.workers.companion import Companion
+from proxy.workers.counting import SharedCounts
 from proxy.workers.store import SharedStore
 from vault import Vault
 
@@ -280,16 +280,15 @@ def _rules(config: Config) -> list[Rule]:
 
 
 def _limits(config: Config, around: Surroundings) -> Limits:
-    budgets = Budgets(_ledger(config, around), around.clock)
-    counts = LocalCounts(config.limits.window, budgets, around.clock)
+    counts: Counts
+    if around.companion is not None:
+        counts = SharedCounts(around.companion, config.limits.window, around.clock)
+    else:
+        url = config.vault.url
+        ledger = ledger_at(around.data, None if url is None else url.text)
+        budgets = Budgets(ledger, around.clock)
+        counts = LocalCounts(config.limits.window, budgets, around.clock)
     return Limits(_rules(config), counts, around.clock)
-
-
-def _ledger(config: Config, around: Surroundings) -> Ledger:
-    """Beside usage, wherever that is."""
-    if config.vault.url is None:
-        return SqliteLedger(around.data / "usage.db")
-    return PostgresLedger(config.vault.url.text)
 
 
 def _cache_settings(config: Config) -> CacheSettings:

@@ -20,9 +20,14 @@ from proxy.cli.failures import Failed
 from proxy.cli.leash import STOP, Leash
 from proxy.cli.session import open_vault_of
 from proxy.config import Config
+from proxy.limits.budgets import Budgets
+from proxy.limits.counts import LocalCounts
+from proxy.limits.keeping import ledger_at
 from proxy.logs import LogSettings, logging_to
 from proxy.workers.companion import Meeting
 from proxy.workers.coordinator import Coordinator
+from proxy.workers.counting import Counting
+from proxy.workers.reporting import Reporting
 from proxy.workers.storing import Storing
 from vault import Vault, VaultError
 
@@ -58,17 +63,30 @@ def coordinate(duty: Duty, leash: Leash, settings: LogSettings) -> int:
 async def _coordinate(duty: Duty, leash: Leash) -> None:
     stopping = asyncio.Event()
     leash.follow({STOP: stopping.set})
-    vault = await open_vault_of(duty.desk, duty.config, actor="serve")
     coordinator = Coordinator(duty.meeting)
-    try:
-        async with _store(duty.desk, duty.config, vault) as store:
-            coordinator.add(Storing(store, coordinator.spread))
-            await coordinator.serve(duty.listener)
-            leash.ready()
-            await _until(stopping, coordinator)
-            await coordinator.stop()
-    finally:
-        await vault.close()
+    coordinator.add(Reporting(coordinator.spread))
+    async with contextlib.AsyncExitStack() as stack:
+        if duty.config.cache.url is None:  # else workers share all of it there
+            await _keep(duty, coordinator, stack)
+        await coordinator.serve(duty.listener)
+        leash.ready()
+        await _until(stopping, coordinator)
+        await coordinator.stop()
+
+
+async def _keep(duty: Duty, coordinator: Coordinator, stack: contextlib.AsyncExitStack) -> None:
+    """Opens the cache and begins to count."""
+    desk, config = duty.desk, duty.config
+    vault = await open_vault_of(desk, config, actor="serve")
+    stack.push_async_callback(vault.close)
+    store = await stack.enter_async_context(_store(desk, config, vault))
+    url = config.vault.url
+    ledger = ledger_at(desk.data, None if url is None else url.text)
+    counts = LocalCounts(config.limits.window, Budgets(ledger, desk.clock), desk.clock)
+    await counts.start()
+    stack.push_async_callback(counts.stop)
+    coordinator.add(Storing(store, coordinator.spread))
+    coordinator.add(Counting(counts))
 
 
 @contextlib.asynccontextmanager

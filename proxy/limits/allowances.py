@@ -43,6 +43,11 @@ class Allowances:
         if made:
             self._made[allowance.serial] = (allowance.until, made - 1)
 
+    def recall(self, allowance: Allowance, made: int, more: int) -> None:
+        """At least so many calls were made, and so many more that were not counted here."""
+        known = max(self._count(allowance), made) + more
+        self._made[allowance.serial] = (allowance.until, known)
+
     def left(self, allowance: Allowance) -> int:
         """How many more there may be."""
         return max(0, allowance.calls - self._count(allowance))

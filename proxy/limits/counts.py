@@ -120,3 +120,14 @@ class LocalCounts:
             self._allowances.give_back(bill.allowance)
         if bill.budget is not None:
             self._budgets.count(bill.budget.subject, -1)
+
+    def recall(self, bill: Bill, made: int, more: int) -> None:
+        """What others know of a bill's allowance or budget: at least so many calls were made, and
+        so many more that were not counted here."""
+        _, _, allowance, budget = bill
+        if allowance is not None:
+            self._allowances.recall(allowance, made, more)
+        if budget is not None:
+            missing = max(0, made - self._budgets.spent(budget.subject)) + more
+            if missing:
+                self._budgets.count(budget.subject, missing)

@@ -3,5 +3,6 @@
 from proxy.metrics.pages import listener_app, routes
 from proxy.metrics.state import Sources
 from proxy.metrics.tallies import Tallies
+from proxy.metrics.team import TeamMetrics
 
-__all__ = ["Sources", "Tallies", "listener_app", "routes"]
+__all__ = ["Sources", "Tallies", "TeamMetrics", "listener_app", "routes"]

@@ -20,20 +20,27 @@ from prometheus_client.registry import Collector
 from proxy import __version__
 from proxy.errors import InternalError
 from proxy.metrics.state import State
+from proxy.metrics.sums import Process
 from proxy.metrics.tallies import NONE, KeyPlace, OfKey, OfService, Spread, Tallies
 
 Labels = tuple[str, ...]
 Set = TypeVar("Set", bound=Labels)
 
 
-def exposition(tallies: Tallies, state: State, accept: str) -> tuple[bytes, str]:
+def exposition(
+    tallies: Tallies, state: State, accept: str, process: Process | None = None
+) -> tuple[bytes, str]:
     """What a scraper reads, in the format that it asks for, and that format's media type.
 
+    `process`: what several workers take together; None: this process is the only one.
     A registry of its own each time: nothing is global, and nothing is counted here.
     """
     registry = CollectorRegistry()
     registry.register(_Collected(tallies, state))
-    ProcessCollector(registry=registry)
+    if process is None:
+        ProcessCollector(registry=registry)
+    else:
+        registry.register(_Together(process))
     try:
         encode, media_type = choose_encoder(accept)
     except (TypeError, ValueError):  # of a version that is no number
@@ -60,6 +67,33 @@ class _Collected(Collector):
         yield from _of_rooms(self._state)
         yield from _of_cache(self._state)
         yield from _of_keys(self._tallies.keys, self._state)
+
+
+class _Together(Collector):
+    """Several processes as one, under the names that one has."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, as above."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        found = self._process
+        text = "Total user and system CPU time spent in seconds, of all workers."
+        yield CounterMetricFamily("process_cpu_seconds", text, found.cpu)
+        for name, text, value in (
+            (
+                "resident_memory_bytes",
+                "Resident memory size in bytes, of all workers.",
+                found.resident,
+            ),
+            ("open_fds", "Number of open file descriptors, of all workers.", found.files),
+            ("start_time_seconds", "When the oldest worker began, in Unix seconds.", found.began),
+        ):
+            yield GaugeMetricFamily(f"process_{name}", text, value)
 
 
 def _build() -> Labels:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Companion:
     def __init__(self, meeting: Meeting, number: int) -> None:
         self._meeting = meeting
         self.number = number
+        self._peer = secrets.token_bytes(8)
         self._verbs: dict[str, Verb] = {}
         self._joined: list[Callable[[], None]] = []
         self._left: list[Callable[[], None]] = []
@@ -75,7 +77,7 @@ class Companion:
             staying.cancel()
             await asyncio.wait([staying])
         if self._link is not None:
-            self._link.close()
+            self._link.end()
 
     # While it runs.
 
@@ -114,7 +116,7 @@ class Companion:
             async with asyncio.timeout(PATIENCE):
                 _, link = await loop.create_unix_connection(self._make, path)
                 link.prove(self._meeting.secret)
-                await link.ask("hello", self.number)
+                await link.ask("hello", self._peer)
         except (OSError, TimeoutError) as error:
             raise Away("the coordinator does not answer") from error
         self._link = link

@@ -74,8 +74,8 @@ class Coordinator:
     def _make(self) -> Link:
         return Link(self._verbs, self._forget, self._meeting.secret)
 
-    def _hello(self, link: Link, number: int) -> None:
-        link.peer = number
+    def _hello(self, link: Link, peer: bytes) -> None:
+        link.peer = peer
         self._links.add(link)
         self._alone.clear()
 

@@ -47,7 +47,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.verbs = verbs
         self._awaits = awaits
-        self.peer = 0  # the worker's number, once it has said that
+        self.peer = b""  # which start of a worker, once it has said that
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._octets = bytearray()
@@ -77,6 +77,11 @@ class Link(asyncio.Protocol):
         """What the other end awaits, before anything else."""
         if self._transport is not None:
             self._transport.write(secret)
+
+    def end(self) -> None:
+        """Ends the connection behind what has been said."""
+        if self._transport is not None:
+            self._transport.close()
 
     def close(self) -> None:
         """Ends the connection at once."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.origin import Origin, reply
-from tests.support.team import team
+from tests.support.caller import Answered, Caller
+from tests.support.origin import Exchange, Origin, reply
+from tests.support.team import Team, team
 
-LATER = 1893456000
+KEPT = "&cache=1893456000"
+LARGE = os.urandom(700_000)
+QUOTAS = """
+server: {metrics_listen: '127.0.0.1:0', shutdown_grace: 20s}
+limits: {quotas: [{token: caller, upstream_calls: 30/hour, budget: 40}]}
+"""
 
 
 @pytest.fixture
@@ -27,23 +36,118 @@ def data(tmp_path: Path) -> Path:
     return data
 
 
+def is_hit(answer: Answered) -> bool:
+    return "; hit" in (answer.header("cache-status") or "")
+
+
+async def hit(up: Team, caller: Caller, path: str) -> Answered:
+    """The answer once it is written; the test's own time bounds that."""
+    while not is_hit(answer := await up.ask(caller, up.target(path, KEPT))):
+        await asyncio.sleep(0.01)
+    return answer
+
+
 async def test_workers_share_one_cache_and_one_vault(data: Path, origin: Origin) -> None:
-    """What one has kept the other answers, what one has renewed the other forgets; a revoked token
-    ends at each of them within a second."""
+    """What one has kept the other answers, large and small; what one has renewed the other forgets;
+    a revoked token ends at each of them within a second."""
     async with team(data, origin) as up:
         one, other = await up.meet(2)
-        kept = up.target(options=f"&cache={LATER}")
-        assert (await up.ask(one, kept)).status == 200
-        while "hit" not in ((await up.ask(other, kept)).header("cache-status") or ""):
-            await asyncio.sleep(0.01)  # it is being written; the test's own time bounds it
+        assert (await up.ask(one, up.target("/v1/x", KEPT))).status == 200
+        await hit(up, other, "/v1/x")
+        origin.answer_with(reply(200, [], LARGE))
+        await up.ask(one, up.target("/v1/large", KEPT))
+        assert (await hit(up, other, "/v1/large")).body == LARGE
+        origin.answer_with(reply(200, [("Vary", "User-Agent")], b"varies"))
+        await up.ask(one, up.target("/v1/vary", KEPT), **{"User-Agent": "a"})
         calls = len(origin.requests)
-        assert "hit" in ((await up.ask(other, kept)).header("cache-status") or "")
-        assert len(origin.requests) == calls
+        while not is_hit(await up.ask(other, up.target("/v1/vary", KEPT), **{"User-Agent": "a"})):
+            await asyncio.sleep(0.01)
+        told = await up.ask(other, up.target("/v1/vary", KEPT), **{"User-Agent": "b"})
+        assert not is_hit(told)
+        assert len(origin.requests) > calls
         origin.answer_with(reply(200, [], b"newer"))
-        renewed = await up.ask(one, up.target(options=f"&cache={LATER}&invalidate"))
+        renewed = await up.ask(one, up.target("/v1/x", f"{KEPT}&invalidate"))
         assert renewed.body == b"newer"
-        while (await up.ask(other, kept)).body != b"newer":
+        while (await hit(up, other, "/v1/x")).body != b"newer":
             await asyncio.sleep(0.01)
         await up.vault.revoke_token("default", "caller")
         await asyncio.sleep(1)
-        assert [(await up.ask(caller, kept)).status for caller in (one, other)] == [401, 401]
+        target = up.target("/v1/x", KEPT)
+        assert [(await up.ask(caller, target)).status for caller in (one, other)] == [401, 401]
+
+
+async def test_workers_count_together(data: Path, origin: Origin) -> None:
+    """A window holds for all workers, to the call; so does what metrics tell, also of a worker that
+    was killed."""
+    async with team(data, origin, QUOTAS) as up:
+        callers = await up.meet(2)
+        before = len(origin.requests)
+        rounds = [
+            await asyncio.gather(
+                *(up.ask(caller, up.target(f"/v1/{number}")) for caller in callers)
+            )
+            for number in range(20)
+        ]
+        statuses = [answer.status for answers in rounds for answer in answers]
+        assert (statuses.count(200), statuses.count(429)) == (30, 10)
+        assert len(origin.requests) - before == 30
+        found = await metrics(up)
+        assert found["keyrelay_requests_total"] >= 40
+        await asyncio.sleep(1.5)  # so long a worker may have told nobody
+        up.kill(up.pids()[-1])
+        await up.until(lambda: len(up.pids()) == 3)
+        again = await metrics(up)
+        assert again["keyrelay_requests_total"] >= found["keyrelay_requests_total"]
+
+
+async def metrics(up: Team) -> dict[str, float]:
+    """The sums of each family."""
+    [place] = re.findall(r"metrics on (http://\S+)/metrics", up.up.said[0])
+    while True:
+        async with await Caller.connect(place) as caller:
+            await caller.request("GET", "/metrics")
+            answer = await caller.answer()
+        if answer.status == 200:
+            break
+        await asyncio.sleep(0.05)
+    sums: dict[str, float] = {}
+    for line in answer.body.decode().splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            family = name.partition("{")[0]
+            sums[family] = sums.get(family, 0.0) + float(value)
+    return sums
+
+
+async def test_who_dies_is_replaced_and_nobody_else_notices(data: Path, origin: Origin) -> None:
+    """A worker that is killed takes its own calls with it; without the coordinator calls go on.
+    Both come again, and SIGTERM waits for a call in flight."""
+    release = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        await release.wait()
+        await exchange.send(reply(200, [], b"late"))
+
+    async with team(data, origin, QUOTAS) as up:
+        one, other = await up.meet(2)
+        coordinator, *workers = up.pids()
+        up.kill(workers[0])
+        asked = [up.ask(caller, up.target("/v1/y")) for caller in (one, other)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(a) for a in answers].count(Answered) == 1
+        lasting = one if isinstance(answers[0], Answered) else other
+        await up.until(lambda: len(up.pids()) == 3)
+        up.kill(coordinator)
+        assert (await up.ask(lasting, up.target("/v1/z", KEPT))).status == 200
+        await up.until(lambda: len(up.pids()) == 3)
+        await hit(up, lasting, "/v1/z")
+        origin.answer_with(slow)
+        waiting = asyncio.create_task(up.ask(lasting, up.target("/v1/slow")))
+        await up.until(lambda: origin.last.target.endswith("/slow"))
+        up.up.process.send_signal(signal.SIGTERM)
+        release.set()
+        assert (await waiting).body == b"late"
+        assert await up.up.stop() == 0
+    words = "".join(up.up.said)
+    assert "was killed by signal 9; another takes its place" in words
+    assert "keyrelay has stopped" in words

@@ -191,3 +191,17 @@ def test_fields_count_as_the_body_does() -> None:
     put(memory, b"l", fields=fields[:1])
     assert memory.holding == Holding(2, 2 * (OVERHEAD + 4))
     assert an_entry(fields=fields).cost > 100 * (3 + 50)
+
+
+def test_what_another_process_replaced_is_dropped() -> None:
+    """Under one key, or all of it; a closed memory takes nothing."""
+    memory = a_memory()
+    put(memory)
+    put(memory, b"other")
+    memory.clear(b"k")
+    assert (kept(memory), kept(memory, b"other")) == (Miss.ABSENT, b"body")
+    memory.clear()
+    assert memory.holding == Holding()
+    assert memory.takes(4)
+    memory.closed = True
+    assert not memory.takes(4)

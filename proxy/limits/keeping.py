@@ -1,0 +1,14 @@
+"""Where the counts of budgets are kept: beside the vault, wherever that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxy.limits.budgets import Ledger
+from proxy.limits.ledger import SqliteLedger
+from proxy.limits.postgres import PostgresLedger
+
+
+def ledger_at(data: Path, url: str | None) -> Ledger:
+    """In the data directory, or in the database of this URL; nothing is opened yet."""
+    return SqliteLedger(data / "usage.db") if url is None else PostgresLedger(url)
