@@ -50,7 +50,7 @@ from proxy.upstream.sizes import Sized
 from proxy.upstream.slots import Slots
 from proxy.upstream.transport import Deadlines
 from proxy.workers.companion import Companion
-from proxy.workers.counting import SharedCounts
+from proxy.workers.counting import TeamCounts
 from proxy.workers.store import SharedStore
 from vault import Vault
 
@@ -282,7 +282,7 @@ def _rules(config: Config) -> list[Rule]:
 def _limits(config: Config, around: Surroundings) -> Limits:
     counts: Counts
     if around.companion is not None:
-        counts = SharedCounts(around.companion, config.limits.window, around.clock)
+        counts = TeamCounts(around.companion, config.limits.window, around.clock)
     else:
         url = config.vault.url
         ledger = ledger_at(around.data, None if url is None else url.text)

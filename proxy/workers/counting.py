@@ -61,7 +61,7 @@ class Counting:
             self._counts.recall(_bill(given), made, more)
 
 
-class SharedCounts:
+class TeamCounts:
     """See `Counts` for what its methods promise."""
 
     def __init__(self, companion: Companion, kind: Kind, clock: Clock) -> None:
