@@ -74,7 +74,9 @@ async def running_relay(
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = settings if isinstance(settings, Config) else _config(data, settings)
     registry = load_services({**config.services, **(services or {})})
-    vault = await open_vault(data, {}, clock, create=True, actor="test")
+    place = config.vault.url
+    url = None if place is None else place.text
+    vault = await open_vault(data, {}, clock, url=url, create=True, actor="test")
     sock = listener()
     port = sock.getsockname()[1]
     listening = frozenset({("127.0.0.1", port), ("localhost", port)})

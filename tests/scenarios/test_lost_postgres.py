@@ -1,0 +1,116 @@
+"""A vault on a server that is shared, stopped, killed and paused under running instances."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.caller import Answered, call
+from tests.support.engines import postgres_running
+from tests.support.origin import Origin, reply
+from tests.support.relay import Running, running_relay
+
+KEY = "sk-canary-0123456789abcdefghij"
+PASSWORD = "sk-canary-password-0123456789"
+
+
+async def asked(up: Running, token: str, path: str = "/proxy/openai/v1/x") -> Answered:
+    return await call(up.url, "GET", path, ("Authorization", f"Bearer {token}"))
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Waits for what must come to be by itself."""
+    async with asyncio.timeout(50):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+def settings(url: str) -> str:
+    return f"vault: {{url: '{url.replace('keyrelay@', f'keyrelay:{PASSWORD}@')}'}}\n"
+
+
+def openai(origin: Origin) -> dict[str, Any]:
+    return {"openai": {"origin": origin.url}}
+
+
+async def test_a_change_on_one_instance_reaches_the_other(
+    tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key, a token, its end; nothing shows the password."""
+    said = settings(postgres.another())
+    async with (
+        Origin(reply(200, body=b"yes")) as origin,
+        running_relay(tmp_path / "a", openai(origin), said) as one,
+    ):
+        key = (tmp_path / "a" / "master.key").read_bytes()
+        (tmp_path / "b").mkdir(mode=0o700)
+        (tmp_path / "b" / "master.key").touch(0o600)
+        (tmp_path / "b" / "master.key").write_bytes(key)
+        async with running_relay(tmp_path / "b", openai(origin), said, name="b") as two:
+            await one.add_key("openai", key=KEY)
+            token = await one.issue("ann")
+
+            async def is_served() -> bool:
+                return (await asked(two, token)).status == 200
+
+            async def is_refused() -> bool:
+                return (await asked(two, token)).status == 401
+
+            await until(is_served)
+            await one.vault.revoke_token("default", "ann")
+            await until(is_refused)
+            reader = await one.issue("reader", role="read")
+            for path in ("/health", "/metrics"):
+                assert PASSWORD not in (await asked(two, reader, path)).body.decode()
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_who_was_seen_goes_on_while_the_server_is_gone(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody else is told 503 with Retry-After, never 401; all is well again by itself."""
+    with postgres_running() as server:
+        async with (
+            Origin(reply(200, body=b"yes")) as origin,
+            running_relay(tmp_path / "data", openai(origin), settings(server.url)) as up,
+        ):
+            await up.add_key("openai", key=KEY)
+            seen, unseen = await up.issue("seen"), await up.issue("unseen")
+            await up.vault.refresh()
+            await up.relay._parts.changes.look()
+            assert (await asked(up, seen)).body == b"yes"
+            server.kill() if how == "killed" else server.pause()
+
+            async def is_noticed() -> bool:
+                return "the vault can't be read" in caplog.text
+
+            await until(is_noticed)
+            for _ in range(20):
+                assert (await asked(up, seen)).body == b"yes"
+            refused = [await asked(up, unseen) for _ in range(3)]
+            assert {(one.status, one.header("retry-after")) for one in refused} == {(503, "5")}
+            server.start_again() if how == "killed" else server.go_on()
+
+            async def is_back() -> bool:
+                answer = await asked(up, unseen)
+                assert answer.status in (200, 503)
+                return answer.status == 200
+
+            await until(is_back)
+            await until_read(up)
+            await up.issue("later")
+    assert "the vault is read again" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+async def until_read(up: Running) -> None:
+    async def is_read() -> bool:
+        reader = await asked(up, up.token, "/health")
+        return reader.status == 200 and reader.json()["vault_unread_seconds"] == 0
+
+    await until(is_read)
