@@ -18,6 +18,7 @@ from vault import tokens
 from vault.core import Core
 from vault.errors import Invalid
 from vault.issued import Issued
+from vault.lookups import Lookups
 from vault.records import Narrowing, NewShortLived, ShortLived, Token
 from vault.sealing import DataKey
 
@@ -49,6 +50,7 @@ class ShortLiving:
     def __init__(self, core: Core, issued: Issued) -> None:
         self._core = core
         self._issued = issued
+        self._looked: Lookups | None = None
 
     async def issue(self, parent: Token, new: NewShortLived) -> tuple[Token, str]:
         """A narrower token and its text; no longer good than its parent. Raises Invalid."""
@@ -70,16 +72,24 @@ class ShortLiving:
     async def verify(self, text: bytes) -> Token | None:
         """The token that a text is, within its parent as that is now; None for every reason."""
         found = _SHAPE.fullmatch(text) if len(text) <= LONGEST else None
-        key = self._core.data_keys.current(PURPOSE)
-        if found is None or key is None:
+        if found is None:
             return None
-        if not hmac.compare_digest(_mac(found["body"], key), found["mac"]):
+        key = self._core.data_keys.current(PURPOSE) or await self._learned()
+        if key is None or not hmac.compare_digest(_mac(found["body"], key), found["mac"]):
             return None
         claims = Claims(*json.loads(_from_base32(found["claims"])))
         if claims.expires_at <= self._core.clock.now() or claims.run not in ("", self._core.run):
             return None
         parent = await self._issued.good(found["id"].decode())
         return None if parent is None or parent.role not in _CALLING else _narrowed(parent, claims)
+
+    async def _learned(self) -> DataKey | None:
+        """The data key that another process has made since; looked for once after a change."""
+        seen = self._core.seen
+        if self._looked is not seen:
+            await self._core.reload_data_keys()
+            self._looked = seen
+        return self._core.data_keys.current(PURPOSE)
 
 
 def describe(text: bytes) -> str:

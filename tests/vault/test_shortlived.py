@@ -44,6 +44,26 @@ async def test_it_verifies_as_it_was_made(vault: Vault, clock: FakeClock, opener
         assert await one.verify_token(text.encode()) == token
 
 
+async def test_one_that_another_process_makes_is_good_here_too(
+    vault: Vault, clock: FakeClock, opener: Opener
+) -> None:
+    """The first of all as well, whose data key is younger than this process. One with a number of
+    calls, where both are one run; what is no token of anybody looks for no key again and again."""
+    other, forged = await opener(), checked(b"kr_" + b"A" * 12 + b"_" + b"A" * 68)
+    assert [await other.verify_token(forged) for _ in range(2)] == [None, None]
+    parent, token, text = await made(vault, clock)
+    assert await other.verify_token(text.encode()) is None
+    await other.refresh()
+    assert await other.verify_token(text.encode()) == token
+    three = NewShortLived(clock.now() + 9, calls=3)
+    _, text = await vault.issue_short_lived(parent, three)
+    assert await other.verify_token(text.encode()) is None
+    for one in (vault, other):
+        one.run_as("together")
+    counted, text = await vault.issue_short_lived(parent, three)
+    assert await other.verify_token(text.encode()) == counted
+
+
 async def test_it_is_over_in_time(vault: Vault, clock: FakeClock) -> None:
     """At its second."""
     _, token, text = await made(vault, clock)
