@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from proxy.addresses import as_literal
@@ -27,9 +28,11 @@ from proxy.gateway import Gateway
 from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets
 from proxy.limits.counts import Counts, LocalCounts
+from proxy.limits.instances import Instances
 from proxy.limits.keeping import ledger_at
 from proxy.limits.limits import Limits
 from proxy.limits.rules import Rule
+from proxy.limits.shared import SharedCounts
 from proxy.network import Dialler, Resolver, SystemResolver
 from proxy.record import Observer
 from proxy.reload import Files, Live, NoFiles, names
@@ -108,11 +111,13 @@ class CallBounds(NamedTuple):
 
 class Way(NamedTuple):
     """The rooms that others ask about, or change. `pseudonym`: this install in `Via`; `engine`: the
-    Redis that they share with other processes, if there is one; `hearing`: what is heard there."""
+    Redis that they share with other `instances`, if there is one; `hearing`: what is heard there.
+    """
 
     pseudonym: bytes
     workers: int
     engine: Engine | None
+    instances: Instances | None
     hearing: Hearing | None
     transport: Transport
     forwarder: Forwarder
@@ -128,10 +133,11 @@ class Way(NamedTuple):
     sign_in: SignIn
 
     @property
-    def lasting(self) -> tuple[Engine | Hearing | Limits | Trail | SignIn, ...]:
+    def lasting(self) -> tuple[Engine | Instances | Hearing | Limits | Trail | SignIn, ...]:
         """Those that have something to do before the first call and after the last; what the others
         stand on comes first, and ends last."""
-        first = (one for one in (self.engine, self.hearing) if one is not None)
+        shared = self.engine, self.instances, self.hearing
+        first = (one for one in shared if one is not None)
         return *first, self.limits, self.trail, self.sign_in
 
     def without(self) -> tuple[str, ...]:
@@ -191,8 +197,8 @@ async def make_way(
         deadlines=bounds.deadlines,
     )
     slots = Slots(settings.slot_limits(config.limits, around.workers))
-    trail, limits = Trail(vault, around.clock), _limits(config, around)
-    guesses = Guesses(config.limits.wrong_tokens, around.clock)
+    instances, limits = _limits(config, vault, around)
+    trail, guesses = Trail(vault, around.clock), Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
     upstream = Quota(Admission(Sized(leaf, bounds.responses), slots, around.clock), limits)
@@ -204,6 +210,7 @@ async def make_way(
         pseudonym=pseudonym,
         workers=around.workers,
         engine=around.engine,
+        instances=instances,
         hearing=hearing,
         transport=transport,
         forwarder=forwarder,
@@ -279,16 +286,21 @@ def _rules(config: Config) -> list[Rule]:
     return [Rule(**dict(entry)) for entry in config.limits.quotas]
 
 
-def _limits(config: Config, around: Surroundings) -> Limits:
-    counts: Counts
-    if around.companion is not None:
-        counts = TeamCounts(around.companion, config.limits.window, around.clock)
-    else:
-        url = config.vault.url
-        ledger = ledger_at(around.data, None if url is None else url.text)
-        budgets = Budgets(ledger, around.clock)
-        counts = LocalCounts(config.limits.window, budgets, around.clock)
-    return Limits(_rules(config), counts, around.clock)
+def _limits(config: Config, vault: Vault, around: Surroundings) -> tuple[Instances | None, Limits]:
+    """All that share a Redis are one run: they count the calls of short-lived tokens together."""
+    kind, url = config.limits.window, config.vault.url
+    if around.engine is None and around.companion is not None:
+        counts: Counts = TeamCounts(around.companion, kind, around.clock)
+        return None, Limits(_rules(config), counts, around.clock)
+    ledger = ledger_at(around.data, None if url is None else url.text)
+    budgets = Budgets(ledger, around.clock)
+    if around.engine is None:
+        counts = LocalCounts(kind, budgets, around.clock)
+        return None, Limits(_rules(config), counts, around.clock)
+    instances = Instances(around.engine, token_hex(8))
+    instances.when_running(vault.run_as)
+    counts = SharedCounts(around.engine, instances, kind, budgets, around.clock)
+    return instances, Limits(_rules(config), counts, around.clock)
 
 
 def _cache_settings(config: Config) -> CacheSettings:
