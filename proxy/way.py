@@ -186,8 +186,7 @@ async def make_way(
     """All of them; nothing is opened yet."""
     pseudonym = await _pseudonym(vault)
     around = replace(around, engine=_engine(config, pseudonym, around.clock))
-    transport = _transport(config, around)
-    bounds = CallBounds.of(config)
+    transport, bounds = _transport(config, around), CallBounds.of(config)
     forwarder = Forwarder(
         transport=transport,
         keys=vault,
