@@ -30,6 +30,9 @@ AT_ONCE: Final = 16
 TURN_SECONDS: Final = 0.05
 """How often a leader asks whether an earlier one has stored its answer."""
 
+TRIES: Final = int(LEASE_SECONDS / RENEWED_SECONDS)
+"""How often a leader says the same, once a second."""
+
 BATCH: Final = 100
 """Signs of life that are given in one go."""
 
@@ -70,23 +73,28 @@ class RedisCommons:
         """One question to Redis for who leads, one more for who follows."""
         leader, besides = f"{self.me}-{secrets.token_hex(8)}", wish.besides.decode()
         lead = RedisLead(self, Names(self.engine, wish.key, leader), leader, wish)
+        self._note(lead)  # before it leads: somebody may follow at once
+        boarded = Boarded()
+        try:
+            boarded = await self._boarded(lead, wish, besides)
+        except Gone:
+            pass
+        finally:
+            if boarded.lead is None:
+                self.forget(lead)
+        return boarded
+
+    async def _boarded(self, lead: RedisLead, wish: Wish, besides: str) -> Boarded:
         while True:
-            try:
-                who, found = await self._ask_who(lead, wish, besides)
-            except Gone:
-                return Boarded()
+            who, found = await self._ask_who(lead, wish, besides)
             if who == 0:
-                self._note(lead)
                 return Boarded(lead=lead)
             if who == 2:
                 return Boarded(landed=found.encode())
             follow = RedisFollow(self, Names(self.engine, wish.key, found), found)
-            try:
-                if await follow.join():
-                    self._note(follow)
-                    return Boarded(follow=follow)
-            except Gone:
-                return Boarded()
+            if await follow.join():
+                self._note(follow)
+                return Boarded(follow=follow)
             besides = found
 
     async def _ask_who(self, lead: RedisLead, wish: Wish, besides: str) -> tuple[int, str]:
@@ -209,19 +217,24 @@ class RedisLead:
         self._said = 0
 
     async def say(self, record: bytes) -> bool:
-        """Sealed, and bound to its place."""
-        number, names = self._said + 1, self.names
-        sealed = self._commons.sealer.seal(record, bound(names.key, self.id, number))
-        where = names.aboard, names.leader, names.answer
-        try:
-            followers = await self._commons.run(
-                leases.SAY, where, self.id, number, sealed, self._room, LEASE_MS
-            )
-        except Gone as error:
-            raise Lost from error
+        """Sealed, and bound to its place. While Redis can't be asked it is said again, for as long
+        as a lease lasts: by its number it is taken once."""
+        number = self._said + 1
+        sealed = self._commons.sealer.seal(record, bound(self.names.key, self.id, number))
+        for _ in range(TRIES):
+            with contextlib.suppress(Gone):
+                return await self._take(number, sealed)
+            await asyncio.sleep(RENEWED_SECONDS)
+        raise Lost
+
+    async def _take(self, number: int, sealed: bytes) -> bool:
+        where = self.names.aboard, self.names.leader, self.names.answer
+        said = self.id, number, sealed, self._room, LEASE_MS
+        followers = await self._commons.run(leases.SAY, where, *said)
         if followers < 0:
             raise Lost
-        self._said += followers > 0
+        if followers > 0:
+            self._said = number
         return bool(followers > 0)
 
     async def holds(self) -> bool:

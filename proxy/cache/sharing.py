@@ -101,6 +101,7 @@ class Shared:
         self._found: Found | None = None
         self._sending: AbstractAsyncContextManager[Response] | None = None
         self._kept_there = False
+        self._is_wanted = False
 
     async def __aenter__(self) -> Response:
         self._flight.sharing = self
@@ -147,7 +148,7 @@ class Shared:
         flight, seat = self._flight, self._seat
         flight.abroad = False
         if lead is not None:
-            self._teller = Teller(flight, lead, self._shares.spawn)
+            self._teller = Teller(flight, lead, self._shares.spawn, self._is_wanted)
         sending = self._shares.upstream.send(seat.call, seat.grant, seat.body)
         try:
             response = await sending.__aenter__()
@@ -162,6 +163,7 @@ class Shared:
         return response
 
     def _wanted(self) -> None:
+        self._is_wanted = True
         if self._teller is not None:
             self._teller.want()
 

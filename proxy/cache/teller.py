@@ -19,13 +19,13 @@ class Teller:
     """One more reader of its flight, for all followers elsewhere. Where there are none it does
     nothing; where all have left it stops, and goes on from there when the next one comes."""
 
-    def __init__(self, flight: Flight, lead: Lead, spawn: Spawn) -> None:
+    def __init__(self, flight: Flight, lead: Lead, spawn: Spawn, wanted: bool) -> None:
         self.lead = lead
         self._flight = flight
         self._spawn = spawn
         self._seat: Seat | None = None
         self._place: int | None = None  # the next octet to be told; None: first the header
-        self._wanted = False
+        self._wanted = wanted
         self._late = False  # its beginning is gone already: whoever follows looks on
         self._done = False  # all was told, or can't be
         self._over = False

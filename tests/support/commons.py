@@ -25,6 +25,7 @@ class Leading:
     landed: bool = False
     newest: bool = True
     over: bool = False
+    asked: int = 0
     records: list[bytes] = field(default_factory=list)
     followers: set[Following] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,11 +54,14 @@ class Hub:
 
 
 class Member:
-    """One process. As the Protocol `Commons`."""
+    """One process. As the Protocol `Commons`. `closing`: while it is clear, none of its leaders is
+    known to be closed."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.gone = False
+        self.closing = asyncio.Event()
+        self.closing.set()
         self.leads: list[Leading] = []
 
     async def board(self, wish: Wish) -> Boarded:
@@ -98,6 +102,7 @@ class Held(Lead):
         leading = self.leading
         if leading.member.gone:
             raise Lost
+        leading.asked += 1
         if not leading.followers:
             return False
         leading.records.append(record)
@@ -109,7 +114,7 @@ class Held(Lead):
         return self.leading.newest
 
     async def close(self, landed: bool) -> bool:
-        await asyncio.sleep(0)
+        await self.leading.member.closing.wait()
         self.leading.open = False
         self.leading.landed = landed
         return bool(self.leading.followers)

@@ -23,11 +23,12 @@ class Wire(Engine):
     """The way of one process to Redis, that can be cut."""
 
     is_cut = False
+    patience = 10.0
 
-    async def run(self, ask: Any, seconds: float = 10.0) -> Any:
+    async def run(self, ask: Any, seconds: float = 0.0) -> Any:
         if self.is_cut:
             raise Gone("cut")
-        return await super().run(ask, 10.0)
+        return await super().run(ask, self.patience)
 
 
 @dataclass

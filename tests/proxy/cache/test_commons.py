@@ -351,9 +351,10 @@ async def test_a_leader_whose_callers_have_gone_goes_on_for_those_elsewhere(seve
         assert await reader.piece() == b"still"
         await reader.__aexit__(None, None, None)
         await patiently(lambda: not two[1].bench.cache._flights.all())
-        exchange.chunk(b"nobody")
-        exchange.chunk(b"hears")
-        await patiently(exchange.closed.is_set)
+        async with asyncio.timeout(30):
+            while not exchange.closed.is_set():
+                exchange.chunk(b"nobody hears this")
+                await asyncio.sleep(0.01)
 
 
 async def test_a_follower_whose_callers_have_gone_hears_no_more(several: Any) -> None:
@@ -465,6 +466,10 @@ async def test_where_nobody_can_be_asked_each_calls_for_itself(several: Any) -> 
         assert (await first).body == (await other).body == b"hello"
         await two.landed()
         assert [(await one.bench.store.stats()).entries for one in two.all] == [1, 1]
+        failing = two[0].bench.begin(GET)
+        (await two[0].bench.upstream.next()).fail(UpstreamTimeout("No answer in time."))
+        with pytest.raises(UpstreamTimeout):
+            await failing
 
 
 async def test_a_spoiled_answer_stays_in_no_memory(several: Any) -> None:
@@ -490,3 +495,87 @@ async def test_an_entry_keeps_the_time_of_the_call_that_was_made(several: Any) -
         assert "ttl=3600" in (await other).verdict
         await two.landed()
         assert "ttl=3600" in (await two[1].bench.get()).verdict
+
+
+async def test_a_caller_who_hangs_up_while_it_is_asked_leaves_nothing(several: Any) -> None:
+    """It follows nobody in the end, and the call is not made for it."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        hasty = two[1].bench.begin()
+        await patiently(lambda: bool(two[1].bench.cache._flights.all()))
+        hasty.cancel()
+        await patiently(lambda: not two[1].bench.cache._flights.all())
+        exchange.play(Reply())
+        assert (await first).body == b"hello"
+        assert two.sent == [1, 0]
+
+
+async def test_who_follows_too_late_for_the_beginning_calls_for_itself(tmp_path: Path) -> None:
+    """Before it is known that an answer is too large to keep, somebody may come aboard."""
+    octets = os.urandom(300_000)
+    async with instances(tmp_path, None, 2, max_entry_bytes=100_000) as two:
+        two[0].commons.closing.clear()
+        first, exchange = await two.lead()
+        exchange.answer(200)
+        exchange.chunk(octets)
+        await patiently(lambda: exchange.given == len(octets))
+        late = two[1].bench.begin()
+        (await two[1].bench.upstream.next()).play(Reply())
+        assert (await late).body == b"hello"
+        two[0].commons.closing.set()
+        exchange.end()
+        assert (await first).body == octets
+
+
+async def test_one_who_comes_when_all_others_have_gone_hears_all(tmp_path: Path) -> None:
+    """The telling stops with the last follower, and goes on from there with the next one."""
+    async with instances(tmp_path, None, 3) as three:
+        first, exchange = await three.lead()
+        reading = await three[1].read()
+        await three.follow(1)
+        exchange.answer(200)
+        exchange.chunk(b"one")
+        reader = await reading
+        assert await reader.piece() == b"one"
+        await reader.__aexit__(None, None, None)
+        await three.follow(0)
+        exchange.chunk(b"two")
+        (leading,) = three[0].commons.leads
+        shares: Any = three[0].bench.cache._shares
+        await patiently(lambda: not shares.tasks)
+        assert b"".join(leading.records[1:]) == b"oone"
+        other = three[2].bench.begin()
+        await three.follow(1)
+        exchange.end()
+        assert (await other).body == (await first).body == b"onetwo"
+
+
+async def test_one_who_comes_while_the_last_is_leaving_is_told(tmp_path: Path) -> None:
+    """Just when nobody was left."""
+    async with instances(tmp_path, None, 2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        (leading,) = two[0].commons.leads
+        followers, leading.followers = leading.followers, set()
+        exchange.answer(200)
+        await patiently(lambda: leading.asked > 0)
+        leading.followers = followers
+        leading.wanted()
+        exchange.chunk(b"all")
+        exchange.end()
+        assert (await other).body == (await first).body == b"all"
+
+
+async def test_a_leader_that_fails_without_its_way_tells_nobody(tmp_path: Path) -> None:
+    """Its followers find out by themselves."""
+    async with instances(tmp_path, None, 2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        two[0].commons.gone = True
+        exchange.fail(Overloaded("Too many.", retry_after=7))
+        with pytest.raises(Overloaded):
+            await first
+        (await two[1].bench.upstream.next()).play(Reply())
+        assert (await other).body == b"hello"
