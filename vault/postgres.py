@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import event, text
@@ -33,6 +34,9 @@ STATEMENT_SECONDS: Final = 30.0
 
 PAUSE_SECONDS: Final = 1.0
 """How long nobody asks a server that did not answer."""
+
+_MOMENT: Final = 0.1
+"""Who has a connection hears of its end by then; the others, who wait for one, are told."""
 
 _CONNECTIONS: Final = 4
 _WAIT_SECONDS = 10.0
@@ -85,6 +89,7 @@ class PostgresServer:
         looker = self._engine(1, LOOK_SECONDS)
         self._looker = looker.execution_options(isolation_level="AUTOCOMMIT")
         self._turn = asyncio.Lock()
+        self._made: WeakSet[Any] = WeakSet()
         self._breaker = Breaker()
 
     def exists(self) -> bool:
@@ -114,13 +119,18 @@ class PostgresServer:
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:
         """For one SELECT, within LOOK_SECONDS; whether it is answered decides for all others."""
+        loop = asyncio.get_running_loop()
+        giving_up = loop.call_later(LOOK_SECONDS, self._give_up)
         try:
             with _translated():
-                async with asyncio.timeout(LOOK_SECONDS), self._looker.connect() as connection:
-                    yield connection
+                async with asyncio.timeout(LOOK_SECONDS + _MOMENT):
+                    async with self._looker.connect() as connection:
+                        yield connection
         except StoreUnavailable as error:
             self._breaker.trip(error, cut=True)
             raise
+        finally:
+            giving_up.cancel()
         self._breaker.mend()
 
     @asynccontextmanager
@@ -156,6 +166,11 @@ class PostgresServer:
         await self._looker.dispose()
         await self._pool.dispose()
 
+    def _give_up(self) -> None:
+        """Breaks every connection off: to take leave of a server that is silent takes long."""
+        for connection in list(self._made):
+            connection.terminate()
+
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[None]:
         """Whatever is asked of the server but whether it is there."""
@@ -176,6 +191,7 @@ class PostgresServer:
                 command_timeout=seconds,
                 server_settings=dict(_SESSION),
             )
+            self._made.add(made)
             await made.execute(_DURABLE)
             return made
 
@@ -213,7 +229,7 @@ class Breaker:
         now = asyncio.get_running_loop().time()
         self._why, self._next = why, now + PAUSE_SECONDS
         for waiting in self._waiting if cut else ():
-            waiting.reschedule(now)
+            waiting.reschedule(now + _MOMENT)
 
     def mend(self) -> None:
         """It answered."""
@@ -270,7 +286,9 @@ def _told(error: BaseException) -> StoreUnavailable:
             return StoreUnavailable(_sentence(reason, remedy))
     if state and not state.startswith(_ENDED):
         return StoreUnavailable(_sentence(reason, "see the log of its server"))
-    if isinstance(error, TimeoutError):
+    if state:
+        reason = "the connection was lost"
+    elif isinstance(error, TimeoutError):
         reason = "the server does not answer"
     elif isinstance(error, OSError):
         reason = os.strerror(error.errno).lower() if error.errno else "no connection to it"
