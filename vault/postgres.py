@@ -51,6 +51,7 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "60s",
     "tcp_keepalives_idle": "30",
 }
+_UNREADABLE: Final = "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE"
 _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'"
@@ -185,12 +186,15 @@ class PostgresServer:
 
     def _engine(self, connections: int, seconds: float) -> AsyncEngine:
         async def connect(*_: object, **__: object) -> Any:
-            made = await asyncpg.connect(
-                self._dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=seconds,
-                server_settings=dict(_SESSION),
-            )
+            try:
+                made = await asyncpg.connect(
+                    self._dsn,
+                    timeout=CONNECT_SECONDS,
+                    command_timeout=seconds,
+                    server_settings=dict(_SESSION),
+                )
+            except ValueError as error:
+                raise Invalid(_UNREADABLE) from error
             self._made.add(made)
             await made.execute(_DURABLE)
             return made
@@ -259,9 +263,7 @@ def _described(dsn: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path}"
     except ValueError:
-        raise Invalid(
-            "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE"
-        ) from None
+        raise Invalid(_UNREADABLE) from None
 
 
 @contextmanager

@@ -89,12 +89,12 @@ class Store:
         """The store of a SQLite file or of a URL; raises Invalid. Nothing is opened yet."""
         if isinstance(url, Path):
             return cls(_sqlite(URL.create("sqlite+aiosqlite", database=str(url))))
+        if url.partition("://")[0] in _SERVERS:
+            return cls(_postgres(url))
         try:
             parsed = make_url(url)
-        except (ArgumentError, ValueError, TypeError):
+        except (ArgumentError, ValueError):
             parsed = URL.create("nonsense")
-        if parsed.drivername in _SERVERS:
-            return cls(_postgres(url))
         if parsed.drivername == "sqlite+aiosqlite" and parsed.database:
             return cls(_sqlite(parsed))
         raise Invalid(f"the vault's URL can't be used; try {_FORMS}")

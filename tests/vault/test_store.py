@@ -17,8 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from tests.support.clock import FakeClock
-from tests.vault.words import new_key, rows
-from vault import SchemaTooNew, StoreUnavailable, Token, Vault, open_vault, schema
+from tests.vault.conftest import ENGINES
+from tests.vault.words import new_key, open_vault, rows, url_of
+from vault import SchemaTooNew, StoreUnavailable, Token, Vault, schema
 from vault import sqlite as sqlite_room
 from vault import store as store_room
 from vault.mastersource import MasterKeySource
@@ -70,14 +71,15 @@ print("alembic" in sys.modules)
     assert subprocess.run(run, check=True, capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_an_older_database_is_brought_here(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    nothing_yet: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tokens open what they opened, have no limits, and can be given some."""
-    source = MasterKeySource.find(tmp_path / "data", {})
+    source = MasterKeySource.find(nothing_yet, {})
     source.make_directory()
     source.create()
-    store = store_room.Store.at(tmp_path / "data" / "vault.db")
+    store = store_room.Store.at(url_of(nothing_yet) or nothing_yet / "vault.db")
     store.make_file()
     with monkeypatch.context() as earlier:
         earlier.setattr(schema, "HEAD", "0001")
@@ -85,12 +87,12 @@ async def test_an_older_database_is_brought_here(
     await store.close()
     master, own = source.read().current, DataKey.random("fingerprints")
     sealed = (own.id.hex(), own.purpose, 1, master.id, master.wrap(own), 1.0)
-    rows(tmp_path / "data", "INSERT INTO data_keys VALUES (?, ?, ?, ?, ?, ?)", *sealed)
+    rows(nothing_yet, "INSERT INTO data_keys VALUES (?, ?, ?, ?, ?, ?)", *sealed)
     minted = mint()
     columns = "id, tenant, name, role, key_aliases, digest, created_at"
     values = (minted.id, "default", "ada", "call", "{}", minted.digest, 1.0)
-    rows(tmp_path / "data", f"INSERT INTO tokens ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
-    vault = await open_vault(tmp_path / "data", {}, clock)
+    rows(nothing_yet, f"INSERT INTO tokens ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
+    vault = await open_vault(nothing_yet, {}, clock)
     token = await vault.verify_token(minted.text.encode())
     assert token == Token(minted.id, "ada", "default", "call", 1.0)
     changed = await vault.change_token("default", "ada", {"limits": ("60/minute",)})
