@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.engine import Script
+
 _TIME: Final = """
 local function now() local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end
 """
 
-BOARD: Final = """
+BOARD: Final = Script(
+    """
 -- KEYS: L, own F; ARGV: id, at, after, joins, besides, lease, channel
 local id, at, landed = unpack(redis.call('HMGET', KEYS[1], 'id', 'at', 'landed'))
 if id and id ~= ARGV[1] and ARGV[4] == '1' and id ~= ARGV[5]
@@ -28,11 +31,12 @@ redis.call('HSET', KEYS[2], 'channel', ARGV[7], 'said', 0, 'octets', 0)
 for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
 return {0, ARGV[1]}
 """
+)
 """Who leads: {0: you; 1: another, whom you follow; 2: one whose answer is stored, its id}."""
 
-JOIN: Final = (
-    _TIME
-    + """
+JOIN: Final = Script(
+    _TIME,
+    """
 -- KEYS: F, A; ARGV: id, follower, lease
 local channel = redis.call('HGET', KEYS[1], 'channel')
 if not channel then return 0 end
@@ -40,7 +44,7 @@ redis.call('ZADD', KEYS[2], now(), ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('PUBLISH', channel, ARGV[1])
 return 1
-"""
+""",
 )
 """One follower more, unless the leader is gone."""
 
@@ -52,10 +56,10 @@ local function tell(id)
 end
 """
 
-SAY: Final = (
-    _TIME
-    + _TELL
-    + """
+SAY: Final = Script(
+    _TIME,
+    _TELL,
+    """
 -- KEYS: A, F, S; ARGV: id, number, record, room, lease
 local said = tonumber(redis.call('HGET', KEYS[2], 'said'))
 if not said then return -1 end
@@ -75,11 +79,12 @@ end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[5]) end
 tell(ARGV[1])
 return followers
-"""
+""",
 )
 """The next record, where anybody follows: how many do; -1: the lease is over."""
 
-HEAR: Final = """
+HEAR: Final = Script(
+    """
 -- KEYS: F, S; ARGV: the last number heard, how many
 local over = redis.call('HGET', KEYS[1], 'over')
 local gone = redis.call('EXISTS', KEYS[1]) == 0
@@ -91,9 +96,11 @@ for _, one in ipairs(found) do
 end
 return told
 """
+)
 """What was said since: {whether that is all, then number and record of each}."""
 
-HOLD: Final = """
+HOLD: Final = Script(
+    """
 -- KEYS: L, W; ARGV: id, lease
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return 0 end
 local who = redis.call('GET', KEYS[2])
@@ -101,11 +108,12 @@ if who and who ~= ARGV[1] then return 2 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+)
 """Whether this leader may store its answer: 0: no, 1: now, 2: when an earlier one has done so."""
 
-CLOSE: Final = (
-    _TIME
-    + """
+CLOSE: Final = Script(
+    _TIME,
+    """
 -- KEYS: L, W, A, F, S; ARGV: id, landed, news, lease
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then
@@ -120,23 +128,23 @@ redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now() - ARGV[4])
 local followers = redis.call('ZCARD', KEYS[3])
 if followers == 0 then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
 return followers
-"""
+""",
 )
 """Nobody joins this leader any more; without followers nothing is left of it. How many it has."""
 
-END: Final = (
-    _TELL
-    + """
+END: Final = Script(
+    _TELL,
+    """
 -- KEYS: A, F, S; ARGV: id, linger
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[2], 'over', 1) end
 tell(ARGV[1])
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
 return 1
-"""
+""",
 )
 """All was said; it stays for those who are behind."""
 
-LEAVE: Final = "return redis.call('ZREM', KEYS[1], ARGV[1])"
+LEAVE: Final = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 """One follower fewer."""
 
 LIVE: Final = (

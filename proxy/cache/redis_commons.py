@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from proxy.cache import leases
 from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, RENEWED_SECONDS, Boarded, Lost, Wish
-from proxy.engine import Client, Engine, Gone
+from proxy.engine import Client, Engine, Gone, Script
 from vault import Sealer, VaultError
 
 LEASE_MS: Final = int(LEASE_SECONDS * 1000)
@@ -108,11 +108,9 @@ class RedisCommons:
             raise
         return who, found.decode()
 
-    async def run(self, script: str, names: tuple[str, ...], *values: Any) -> Any:
+    async def run(self, script: Script, names: tuple[str, ...], *values: Any) -> Any:
         """What a script returns; raises Gone."""
-        return await self.engine.run(
-            lambda client: client.eval(script, len(names), *names, *values)
-        )
+        return await self.engine.run(lambda client: script.run(client, names, *values))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Does something that nobody waits for."""
