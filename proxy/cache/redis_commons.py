@@ -166,20 +166,15 @@ class RedisCommons:
 
     async def _listen_forever(self) -> None:
         while True:
-            with contextlib.suppress(Exception):  # whatever it is, the next try may succeed
-                await self._listen()
+            with contextlib.suppress(Gone):
+                async with contextlib.aclosing(self.engine.heard(self.channel)) as heard:
+                    async for news in heard:
+                        self._hear(news)
             await asyncio.sleep(RENEWED_SECONDS)
 
-    async def _listen(self) -> None:
-        subscription = self.engine.client.pubsub()
-        async with contextlib.aclosing(subscription):
-            await subscription.subscribe(self.channel)
-            async for message in subscription.listen():
-                self._hear(message["data"])
-
-    def _hear(self, news: bytes | int) -> None:
-        """From one leader, or that the subscription has begun: what was said before was missed."""
-        for leader in list(self.parties) if isinstance(news, int) else (news.decode(),):
+    def _hear(self, news: bytes | None) -> None:
+        """From one leader; or that the subscription begins: what was said before was missed."""
+        for leader in list(self.parties) if news is None else (news.decode(),):
             for party in self.parties.get(leader, ()):
                 party.stir()
 
