@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
-from proxy.cache.entry import CacheStats, Entry, Holding, StoreError
+from proxy.cache.entry import CacheStats, Entry, Holding
 from proxy.cache.scripts import DROP, EXPIRE, REGISTER
 from proxy.cache.shelf import Label, Member, member, tag_of
 from proxy.cache.shelves import Shelves
@@ -61,19 +60,19 @@ class Registers:
             self._tenants.add(tenant)
 
     async def purge(self, purge: Purge) -> None:
-        """Removes what it covers, once for all processes: one that starts later need not."""
+        """Removes what it covers, once for all processes: one that starts later need not. Raises
+        StoreError: nobody answers with it all the same, and its time ends by itself."""
         reach = f"{purge.tenant or '*'}:{purge.service or '*'}"
         mark = self._on.name("cache-of", "", "purged", reach)
-        with contextlib.suppress(StoreError):
-            done = await self._on.ask("get", mark)
-            if done is not None and float(done) >= purge.at:
-                return
-            for wait in (SETTLE_SECONDS, 0.0):
-                for tenant in await self._all_tenants():
-                    if purge.tenant in (None, tenant):
-                        await self._purge_of(tenant, purge)
-                await asyncio.sleep(wait)
-            await self._on.ask("set", mark, purge.at, px=30 * REGISTER_MS)
+        done = await self._on.ask("get", mark)
+        if done is not None and float(done) >= purge.at:
+            return
+        for wait in (SETTLE_SECONDS, 0.0):
+            for tenant in await self._all_tenants():
+                if purge.tenant in (None, tenant):
+                    await self._purge_of(tenant, purge)
+            await asyncio.sleep(wait)
+        await self._on.ask("set", mark, purge.at, px=30 * REGISTER_MS)
 
     async def _purge_of(self, tenant: str, purge: Purge) -> None:
         names, cursor = self._names(tenant), 0

@@ -15,6 +15,7 @@ from proxy.cache import registers as module
 from proxy.cache.entry import CacheStats, Found, Holding, Miss, StoreError
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import STAGED_MS, RedisStore
+from proxy.cache.registers import BATCH
 from proxy.cache.row import CHUNK
 from proxy.cache.shelf import INLINE, tag_of
 from proxy.cache.shelves import GRACE_MS
@@ -231,6 +232,18 @@ async def test_a_chunk_that_goes_while_it_is_read_cuts(empty: RunningRedis) -> N
             await body_of(answer)
 
 
+async def test_a_redis_that_goes_while_it_is_read_cuts(empty: RunningRedis) -> None:
+    """The same; the answer stays for when it is back."""
+    async with opened(empty) as store:
+        await put(store, body=LARGE)
+        answer = await store.get(b"k", sending(), NOW)
+        assert isinstance(answer, Found)
+        store._shelves._engine.fail(TimeoutError())
+        with pytest.raises(UpstreamIncomplete):
+            await body_of(answer)
+        assert len(chunks(empty)) == 3
+
+
 async def test_a_later_chunk_that_does_not_open_cuts_and_ends_the_entry(
     empty: RunningRedis,
 ) -> None:
@@ -398,6 +411,17 @@ async def test_a_purge_removes_what_it_covers(
         assert [key for key in kept if await found(store, key) is not Miss.ABSENT] == left
         assert (await store.stats()).entries == len(left)
         assert bool(chunks(empty, b"0")) is (b"0" in left)
+
+
+async def test_a_large_register_is_purged_in_steps(empty: RunningRedis) -> None:
+    """No step of it is long: Redis serves others meanwhile."""
+    async with opened(empty) as store:
+        await put(store)
+        names = store._registers._names("t")
+        others = {f"{number:032x} 1 5 0 s": NOW + 9 for number in range(3 * BATCH)}
+        await store._shelves.ask("zadd", names[0], others)
+        await purged(store, Purge(NOW, None, None))
+        assert await store._shelves.ask("zcard", names[0]) == 0
 
 
 async def purged(store: RedisStore, purge: Purge) -> None:
