@@ -17,6 +17,7 @@ import pytest
 import yaml
 from click import Command, Context, Group
 
+from bench import guards
 from proxy import catalogue
 from proxy.cli import COMMANDS, keyrelay
 from proxy.config.model import Cache, HealthChecks, Limits, Server
@@ -349,3 +350,10 @@ async def test_the_first_call_of_the_readme_works(tmp_path: Path) -> None:
         *("cache.db-wal", "cache.db-shm", "cache.db.lock"),
         *("usage.db-wal", "usage.db-shm", "usage.db.lock"),
     }
+
+
+def test_the_cost_of_the_guards_is_what_was_measured() -> None:
+    """The table is the one that the bench made of its figures; every kind of guard has a row."""
+    rows = json.loads((ROOT / "bench/results/guards.json").read_text())
+    assert guards.table(rows) in (ROOT / "docs/security.md").read_text()
+    assert {row["when"] for row in rows.values()} == {"", *guards.WHEN}
