@@ -288,14 +288,16 @@ def _told(error: BaseException) -> StoreUnavailable:
             return StoreUnavailable(_sentence(reason, remedy))
     if state and not state.startswith(_ENDED):
         return StoreUnavailable(_sentence(reason, "see the log of its server"))
-    if state:
-        reason = "the connection was lost"
-    elif isinstance(error, TimeoutError):
-        reason = "the server does not answer"
-    elif isinstance(error, OSError):
-        reason = os.strerror(error.errno).lower() if error.errno else "no connection to it"
     remedy = "see that its server runs and can be reached, and try again"
-    return _NoAnswer(_sentence(reason, remedy))
+    return _NoAnswer(_sentence(_why_gone(error), remedy))
+
+
+def _why_gone(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "the server does not answer"
+    if isinstance(error, OSError):
+        return os.strerror(error.errno).lower() if error.errno else "no connection to it"
+    return "the connection was lost"
 
 
 def _sentence(reason: str, remedy: str) -> str:
