@@ -17,12 +17,11 @@ from proxy.admin import api, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
 from proxy.admin.exchange import Exchange, Terms
-from proxy.admin.lastuse import LastUse
-from proxy.admin.live import LiveCalls
 from proxy.admin.origin import OwnOrigin
 from proxy.admin.pages.board import Board
 from proxy.admin.pages.routes import routes as admin_pages
 from proxy.admin.reports import Reports
+from proxy.admin.seen import Seen, share
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
@@ -44,7 +43,6 @@ from proxy.remembered import RememberedGrants
 from proxy.reply import Writer
 from proxy.services import CurrentServices, Services
 from proxy.traces import Tracing
-from proxy.trail import Trail
 from proxy.upstream.leaves import Transport
 from proxy.upstream.transport import trust
 from proxy.usage import Metering, Price, Prices, Usage, UsageSettings, usage_store
@@ -151,7 +149,7 @@ class Parts:
     transport: Transport
     changes: Changes
     readiness: Readiness
-    live: LiveCalls
+    seen: Seen
     apart: Mapping[str, ASGIApp]
     lasting: tuple[Lasting, ...] = ()
 
@@ -198,7 +196,7 @@ class Relay:
     def go_down(self) -> None:
         """From now on this server is not ready: it is about to stop."""
         self._parts.readiness.stop()
-        self._parts.live.end()
+        self._parts.seen.live.end()
 
     async def stop(self) -> None:
         """Ends what `start` began."""
@@ -222,7 +220,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     health = Health(known)
     rounds = Rounds(health, Prober(way.authorizer, way.forwarder), vault, known, clock)
     rounds.become(config.health.probe_every)
-    seen = Seen(LiveCalls(), LastUse(), way.trail)
+    seen = Seen.of(way.trail, health, around.companion)
     sign_in = way.sign_in
     remembered = RememberedGrants(clock, lambda: (vault.generation, known.now, sign_in.generation))
     endpoint = ProxyEndpoint(
@@ -230,9 +228,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
         known,
         Writer(clock, way.pseudonym),
         _origins(config),
-        _watching(
-            (*around.observers, *seen.observers, tallies.observe, health.observe), usage, tracing
-        ),
+        _watching((*around.observers, *seen.observers, tallies.observe), usage, tracing),
     )
     outage = Outage(clock, config.server.vault_grace, vault.lapse)
     asked = (way.authenticator, vault, known, clock, lambda: endpoint.in_flight, outage.gap)
@@ -240,6 +236,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     sources = _sources(way, vault, ward, tallies, around)
     team = None if around.companion is None else TeamMetrics(around.companion, sources)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
+    share(around.companion, admin.sessions, way.guesses, rounds)
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
@@ -250,24 +247,11 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources, team), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    lasting = (*way.lasting, rounds, *(one for one in (usage, tracing, team) if one is not None))
+    others = (rounds if around.leads else None, usage, tracing, team, seen.passed)
+    lasting = (*way.lasting, *(one for one in others if one is not None))
     changes = Changes(vault, way, reloading, outage)
-    parts = Parts(way.cache, way.transport, changes, ward.readiness, seen.live, apart, lasting)
+    parts = Parts(way.cache, way.transport, changes, ward.readiness, seen, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Who notes something of calls for people: for their page, in memory; for the audit log."""
-
-    live: LiveCalls
-    last_use: LastUse
-    trail: Trail
-
-    @property
-    def observers(self) -> tuple[Observer, ...]:
-        """Those that fill it."""
-        return self.live.observe, self.last_use.observe, self.trail.observe
 
 
 def _administration(

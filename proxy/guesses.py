@@ -5,6 +5,7 @@ What was good before is judged all the same, so that nobody locks others out who
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from math import ceil
@@ -29,6 +30,8 @@ class Guesses:
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
         self._familiar: dict[bytes, bool] = {}
+        self.tell: Callable[[str, bytes], None] | None = None
+        """Who passes on to other processes what `hear` takes there."""
 
     def __len__(self) -> int:
         return len(self._wrong)
@@ -57,14 +60,28 @@ class Guesses:
         if self._rate is not None:
             hashed = _hashed(credential)
             if hashed not in self._familiar:
-                bounded_put(self._familiar, hashed, True, FAMILIAR)
+                self._note("", hashed)
 
     def wrong(self, peer: str, credential: bytes) -> None:
         """One was not; an address that nobody knows is not counted."""
         if self._rate is None or not peer:
             return
-        self._familiar.pop(_hashed(credential), None)
-        now, source = self._clock.monotonic(), _source(peer)
+        self._note(_source(peer), _hashed(credential))
+
+    def _note(self, source: str, hashed: bytes) -> None:
+        self.hear(source, hashed)
+        if self.tell is not None:
+            self.tell(source, hashed)
+
+    def hear(self, source: str, hashed: bytes) -> None:
+        """A wrong one, from somewhere; or from nowhere, a good one."""
+        if self._rate is None:
+            return
+        if not source:
+            bounded_put(self._familiar, hashed, True, FAMILIAR)
+            return
+        self._familiar.pop(hashed, None)
+        now = self._clock.monotonic()
         ends, wrong = self._wrong.get(source, (0.0, 0))
         if ends <= now:
             ends, wrong = now + self._rate.seconds, 0

@@ -86,6 +86,11 @@ class Surroundings:
         """How many processes serve as one."""
         return 1 if self.companion is None else self.companion.workers
 
+    @property
+    def leads(self) -> bool:
+        """Whether it does what one of them has to do for all."""
+        return self.companion is None or self.companion.leads
+
 
 class CallBounds(NamedTuple):
     """The bounds of single calls, shared with the rooms that keep them."""

@@ -9,6 +9,7 @@ import hmac
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
@@ -66,6 +67,39 @@ class _Unseen:
         """Nobody listens."""
 
 
+Kept = tuple[str, str, float, float]
+"""A session between processes: token, tenant, since when, and when last used."""
+
+
+class Peers(Protocol):
+    """Other processes where people may have signed in."""
+
+    def follow(
+        self,
+        learn: Callable[[bytes, Kept], None],
+        forget: Callable[[bytes], None],
+        recall: Callable[[], dict[bytes, Kept]],
+    ) -> None:
+        """Who is told of them, and knows those of here."""
+        ...
+
+    async def opened(self, name: bytes, kept: Kept) -> None:
+        """A session has begun here; from now on `find` finds it elsewhere."""
+        ...
+
+    async def find(self, name: bytes) -> Kept | None:
+        """One that began elsewhere."""
+        ...
+
+    def used(self, name: bytes, at: float) -> None:
+        """It was used here."""
+        ...
+
+    def ended(self, name: bytes) -> None:
+        """It is over."""
+        ...
+
+
 UNSEEN: Final[Witness] = _Unseen()
 """Where nobody listens."""
 
@@ -94,6 +128,7 @@ class Sessions:
     def __init__(
         self, tokens: Tokens, clock: Clock, wrongs: Wrongs = UNBOUNDED, witness: Witness = UNSEEN
     ) -> None:
+        self._peers: Peers | None = None
         self._tokens = tokens
         self._witness = witness
         self._wrongs = wrongs
@@ -112,7 +147,10 @@ class Sessions:
             raise
         self._witness.signed_in(token.tenant, token.name)
         cookie = secrets.token_urlsafe(32)
-        self._keep(cookie, token)
+        now, name = self._clock.monotonic(), _hashed(cookie)
+        self._keep(name, _Open(token.id, token.tenant, now, now))
+        if self._peers is not None:
+            await self._peers.opened(name, (token.id, token.tenant, now, now))
         line = f"{COOKIE}={cookie}; {_ATTRIBUTES}; Max-Age={LONGEST_SECONDS}"
         return b"set-cookie", line.encode()
 
@@ -135,42 +173,71 @@ class Sessions:
         anything, an open page renews itself.
         """
         cookie = _cookie(fields)
-        session = self._open.get(_hashed(cookie)) if cookie else None
-        if cookie is None or session is None or self._over(session):
+        session = await self._known(_hashed(cookie)) if cookie else None
+        if cookie is None or session is None:
             return None
         try:
             token = await self._tokens.good_token(session.token_id)
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
         if token is None or token.role not in CHANGING or token.services is not None:
-            self._open.pop(_hashed(cookie), None)
+            self._end(_hashed(cookie))
             return None
         if used:
             session.used = self._clock.monotonic()
+            if self._peers is not None:
+                self._peers.used(_hashed(cookie), session.used)
         return Session(token, _csrf(cookie))
 
     def sign_out(self, fields: Fields) -> Field:
         """Ends the session; the Set-Cookie field that lets the browser forget it."""
         cookie = _cookie(fields)
         if cookie:
-            self._open.pop(_hashed(cookie), None)
+            self._end(_hashed(cookie))
         return b"set-cookie", f"{COOKIE}=; {_ATTRIBUTES}; Max-Age=0".encode()
 
-    def _keep(self, cookie: str, token: Token) -> None:
-        now = self._clock.monotonic()
+    def share(self, peers: Peers) -> None:
+        """From now on these are sessions of several processes."""
+        self._peers = peers
+        peers.follow(
+            lambda name, kept: self._keep(name, _Open(*kept)),
+            self._forget,
+            lambda: {name: _kept(one) for name, one in self._open.items()},
+        )
+
+    async def _known(self, name: bytes) -> _Open | None:
+        """A session that is not over; perhaps it began elsewhere, or was used there."""
+        session = self._open.get(name)
+        if session is not None and not self._over(session):
+            return session
+        found = None if self._peers is None else await self._peers.find(name)
+        if found is None or self._over(_Open(*found)):
+            return None
+        session = self._open[name] = _Open(*found)
+        return session
+
+    def _forget(self, name: bytes) -> None:
+        self._open.pop(name, None)
+
+    def _end(self, name: bytes) -> None:
+        self._forget(name)
+        if self._peers is not None:
+            self._peers.ended(name)
+
+    def _keep(self, kept: bytes, session: _Open) -> None:
         for name in [name for name, one in self._open.items() if self._over(one)]:
             del self._open[name]
-        mine = [name for name, one in self._open.items() if one.token_id == token.id]
+        mine = [name for name, one in self._open.items() if one.token_id == session.token_id]
         if len(mine) >= MOST_OF_ONE:
-            del self._open[mine[0]]
+            self._end(mine[0])
         if len(self._open) >= MOST:
             self._make_room()
-        self._open[_hashed(cookie)] = _Open(token.id, token.tenant, now, now)
+        self._open[kept] = session
 
     def _make_room(self) -> None:
         """The oldest of the tenant that has the most: no tenant ends another's by signing in."""
         [(most, _)] = Counter(one.tenant for one in self._open.values()).most_common(1)
-        del self._open[next(name for name, one in self._open.items() if one.tenant == most)]
+        self._end(next(name for name, one in self._open.items() if one.tenant == most))
 
     def _over(self, session: _Open) -> bool:
         now = self._clock.monotonic()
@@ -196,6 +263,10 @@ def _cookie(fields: Fields) -> str | None:
             if name == COOKIE and content:
                 return content
     return None
+
+
+def _kept(session: _Open) -> Kept:
+    return session.token_id, session.tenant, session.began, session.used
 
 
 def _hashed(cookie: str) -> bytes:

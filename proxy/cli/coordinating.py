@@ -27,6 +27,7 @@ from proxy.logs import LogSettings, logging_to
 from proxy.workers.companion import Meeting
 from proxy.workers.coordinator import Coordinator
 from proxy.workers.counting import Counting
+from proxy.workers.passing import Passing
 from proxy.workers.reporting import Reporting
 from proxy.workers.storing import Storing
 from vault import Vault, VaultError
@@ -65,6 +66,7 @@ async def _coordinate(duty: Duty, leash: Leash) -> None:
     leash.follow({STOP: stopping.set})
     coordinator = Coordinator(duty.meeting)
     coordinator.add(Reporting(coordinator.spread))
+    coordinator.add(Passing(coordinator.spread))
     async with contextlib.AsyncExitStack() as stack:
         if duty.config.cache.url is None:  # else workers share all of it there
             await _keep(duty, coordinator, stack)
@@ -86,7 +88,7 @@ async def _keep(duty: Duty, coordinator: Coordinator, stack: contextlib.AsyncExi
     await counts.start()
     stack.push_async_callback(counts.stop)
     coordinator.add(Storing(store, coordinator.spread))
-    coordinator.add(Counting(counts))
+    coordinator.add(Counting(counts, desk.clock))
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -111,6 +111,8 @@ class Rounds:
         self._services = services
         self._clock = clock
         self._every: float | None = None
+        self.tell: Callable[[str, str, str, float, int | str], None] | None = None
+        """Who tells other processes what `hear` takes there; only one of them goes round."""
         self._going: asyncio.Task[None] | None = None
 
     def become(self, every: float | None) -> None:
@@ -168,5 +170,11 @@ class Rounds:
         if isinstance(outcome, str) and outcome not in FAILURES:
             return  # it says nothing of the provider
         host = parse_destination(one.url).host
-        seen = Probed(self._clock.now(), outcome)
-        self._health.probed(holdings.tenant, one.service.name, host, seen)
+        found = holdings.tenant, one.service.name, host, self._clock.now(), outcome
+        self.hear(*found)
+        if self.tell is not None:
+            self.tell(*found)
+
+    def hear(self, tenant: str, service: str, host: str, at: float, outcome: int | str) -> None:
+        """What a probe has found, here or in another process."""
+        self._health.probed(tenant, service, host, Probed(at, outcome))

@@ -43,10 +43,9 @@ class Allowances:
         if made:
             self._made[allowance.serial] = (allowance.until, made - 1)
 
-    def recall(self, allowance: Allowance, made: int, more: int) -> None:
-        """At least so many calls were made, and so many more that were not counted here."""
-        known = max(self._count(allowance), made) + more
-        self._made[allowance.serial] = (allowance.until, known)
+    def recall(self, allowance: Allowance, calls: int) -> None:
+        """So many calls were made that were not counted here."""
+        self._made[allowance.serial] = (allowance.until, self._count(allowance) + calls)
 
     def left(self, allowance: Allowance) -> int:
         """How many more there may be."""

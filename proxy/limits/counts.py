@@ -121,13 +121,10 @@ class LocalCounts:
         if bill.budget is not None:
             self._budgets.count(bill.budget.subject, -1)
 
-    def recall(self, bill: Bill, made: int, more: int) -> None:
-        """What others know of a bill's allowance or budget: at least so many calls were made, and
-        so many more that were not counted here."""
+    def recall(self, bill: Bill, calls: int) -> None:
+        """So many calls were made against a bill's allowance or budget that were not counted."""
         _, _, allowance, budget = bill
         if allowance is not None:
-            self._allowances.recall(allowance, made, more)
-        if budget is not None:
-            missing = max(0, made - self._budgets.spent(budget.subject)) + more
-            if missing:
-                self._budgets.count(budget.subject, missing)
+            self._allowances.recall(allowance, calls)
+        if budget is not None and calls:
+            self._budgets.count(budget.subject, calls)

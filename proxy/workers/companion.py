@@ -53,6 +53,11 @@ class Companion:
         """How many there are, with this one."""
         return self._meeting.workers
 
+    @property
+    def leads(self) -> bool:
+        """Whether this one does what only one of them has to do."""
+        return self.number == 1
+
     # Before the start.
 
     def on(self, verb: str, answer: Verb) -> None:

@@ -21,14 +21,19 @@ from proxy.workers.link import Away, Link, Refused, Verb
 KNOWN: Final = 65_536
 """Bills of which it is remembered how they stood last, and totals."""
 
+TOGETHER: Final = 10.0
+"""Seconds within which workers find a new coordinator."""
+
 _FULL: Final = "windows"
 
 
 class Counting:
     """An Office over the counts of one process."""
 
-    def __init__(self, counts: LocalCounts) -> None:
+    def __init__(self, counts: LocalCounts, clock: Clock) -> None:
         self._counts = counts
+        self._clock = clock
+        self._recalled: dict[Bill, _Recalled] = {}
 
     @property
     def verbs(self) -> dict[str, Verb]:
@@ -57,8 +62,34 @@ class Counting:
         self._counts.become(kind)
 
     def _recall(self, _link: Link, totals: list[Any]) -> None:
+        """What workers know of totals: how many calls were made, the most that anybody knows, and
+        how many more each has made apart."""
+        now = self._clock.monotonic()
         for given, made, more in totals:
-            self._counts.recall(_bill(given), made, more)
+            bill = _bill(given)
+            known = self._recalled.get(bill)
+            if known is None or now >= known.until:
+                here = _calls(bill) - self._counts.look(bill)[-1].left
+                known = _Recalled(now + TOGETHER, here)
+                bounded_put(self._recalled, bill, known, KNOWN)
+            self._counts.recall(bill, known.learn(made, more))
+
+
+class _Recalled:
+    """A total as workers tell of it one after the other, until they all have."""
+
+    __slots__ = ("_apart", "_made", "until")
+
+    def __init__(self, until: float, made: int) -> None:
+        self.until = until
+        self._made = made
+        self._apart = 0
+
+    def learn(self, made: int, more: int) -> int:
+        """How many calls are to be counted that were not."""
+        before = self._made + self._apart
+        self._made, self._apart = max(self._made, made), self._apart + more
+        return self._made + self._apart - before
 
 
 class TeamCounts:
@@ -170,6 +201,11 @@ _NOTHING: Final = Budget("", 0)
 
 def _total(bill: Bill) -> Allowance | Budget | None:
     return bill.budget if bill.allowance is None else bill.allowance
+
+
+def _calls(bill: Bill) -> int:
+    total = _total(bill)
+    return 0 if total is None else total.calls
 
 
 def _only(bill: Bill, total: Allowance | Budget) -> Bill:
