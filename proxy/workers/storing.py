@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -161,7 +162,7 @@ class Storing:
     def _abort(self, _link: Link, number: int) -> None:
         upload = self._uploads.pop(number, None)
         if upload is not None:
-            upload.writing.cancel()
+            upload.abort()
 
     async def _purge(self, _link: Link, given: tuple[Any, ...]) -> None:
         await self._store.purge(Purge(*given))
@@ -172,7 +173,7 @@ class Upload:
 
     def __init__(self, link: Link, write: Callable[[Upload], Coroutine[Any, Any, None]]) -> None:
         self.link = link
-        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(1)
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self.writing = asyncio.create_task(write(self))
         self.writing.add_done_callback(_noticed)
 
@@ -184,6 +185,12 @@ class Upload:
             putting.cancel()
             raise StoreError("the answer was not written")
 
+    def abort(self) -> None:
+        """Nothing more comes: whoever writes it has to give up."""
+        with suppress(asyncio.QueueEmpty):
+            self._pieces.get_nowait()
+        self._pieces.put_nowait(None)
+
     async def blocks(self, _size: int) -> AsyncGenerator[bytes, None]:
         """The pieces as they come: the worker cuts them to the store's size."""
         while True:
@@ -192,6 +199,8 @@ class Upload:
                     octets = await self._pieces.get()
             except TimeoutError as error:
                 raise StoreError("the worker that sends the answer is silent") from error
+            if octets is None:
+                raise StoreError("the worker has given the answer up")
             if not octets:
                 return
             yield octets
