@@ -26,11 +26,11 @@ from proxy.clock import Clock
 from proxy.engine import Engine
 from vault import Purge, Sealer, VaultError
 
-STAGED_MS: Final = 300_000
-"""How long chunks wait for the rest of their answer."""
-
 SHELF_MS: Final = 60_000
 """How long an answer that is over is still told from one that never was."""
+
+LARGE_AT_ONCE: Final = 4
+"""Large answers that are written at once: look-ups pass between them."""
 
 VARIANTS: Final = 64
 """Answers of one key, side by side; beyond it the oldest go."""
@@ -56,6 +56,7 @@ class RedisStore:
         self._shelves = Shelves(engine, sealer, clock)
         self._registers = Registers(self._shelves, settings.quota)
         self._purges = Purges()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._purging: set[asyncio.Task[None]] = set()
         self._asking: dict[bytes, _Asking] = {}
         self.me = secrets.token_bytes(8)
@@ -140,6 +141,13 @@ class RedisStore:
 
     async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
         """Keeps an entry in place of those that would have answered its request."""
+        if entry.size <= INLINE:
+            await self._put(entry, select, body)
+            return
+        async with self._large:
+            await self._put(entry, select, body)
+
+    async def _put(self, entry: Entry, select: Select, body: StoredBody) -> None:
         row = Row.of(secrets.randbits(63), entry)
         row = replace(row, head=row.seal_head(entry, self._sealer))
         label, shelf = Label.of(row.id, entry), self._shelves.shelf(tag_of(entry.key))
@@ -164,7 +172,7 @@ class RedisStore:
             try:
                 async for block in blocks:
                     sealed = row.seal_chunk(number, block, self._sealer)
-                    await self._shelves.ask("set", f"{name}:{number}", sealed, px=STAGED_MS)
+                    await self._shelves.stage(f"{name}:{number}", sealed)
                     number += 1
             except BaseException:
                 await self._unstage(name, number)

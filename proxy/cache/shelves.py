@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from proxy.cache.entry import StoreError
 from proxy.cache.row import Row
 from proxy.cache.scripts import LINGER, REMOVE
 from proxy.clock import Clock
-from proxy.engine import Client, Engine, Gone, Script
+from proxy.engine import DEADLINE_SECONDS, Client, Engine, Gone, Script
 from proxy.errors import UpstreamIncomplete
 from vault import Sealer, VaultError
 
 GRACE_MS: Final = 60_000
 """How long the chunks of an answer that is over or replaced stay for those who read them."""
+
+
+STAGED_MS: Final = 300_000
+"""How long chunks wait for the rest of their answer."""
+
+WRITE_SECONDS: Final = 10.0
+"""How long the writing of a chunk may take: many large answers at once are no outage."""
 
 
 class Shelves:
@@ -34,9 +42,16 @@ class Shelves:
         """What a script returns."""
         return await self._ask(lambda client: script.run(client, names, *values))
 
-    async def _ask(self, ask: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def stage(self, name: str, sealed: bytes) -> None:
+        """Writes a chunk that nobody sees yet; no call waits for that."""
+        ask = partial(_set, name, sealed)
+        await self._ask(ask, WRITE_SECONDS)
+
+    async def _ask(
+        self, ask: Callable[[Client], Awaitable[Any]], seconds: float = DEADLINE_SECONDS
+    ) -> Any:
         try:
-            return await self._engine.run(ask)
+            return await self._engine.run(ask, seconds)
         except Gone as error:
             raise StoreError(str(error)) from error
 
@@ -60,6 +75,10 @@ class Shelves:
     async def remove(self, shelf: str, numbers: Iterable[str]) -> None:
         """Takes answers off their shelf."""
         await self.run(REMOVE, (shelf,), *numbers)
+
+
+async def _set(name: str, sealed: bytes, client: Client) -> None:
+    await client.set(name, sealed, px=STAGED_MS)
 
 
 class RedisBody:

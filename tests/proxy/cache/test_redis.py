@@ -14,11 +14,11 @@ from proxy.cache import redis as store_module
 from proxy.cache import registers as module
 from proxy.cache.entry import CacheStats, Found, Holding, Miss, StoreError
 from proxy.cache.policy import CacheSettings
-from proxy.cache.redis import STAGED_MS, RedisStore
+from proxy.cache.redis import RedisStore
 from proxy.cache.registers import BATCH
 from proxy.cache.row import CHUNK
 from proxy.cache.shelf import INLINE, tag_of
-from proxy.cache.shelves import GRACE_MS
+from proxy.cache.shelves import GRACE_MS, STAGED_MS
 from proxy.engine import Engine, Place
 from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_sealer, until
