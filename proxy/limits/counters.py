@@ -5,6 +5,7 @@ Times are seconds of a clock that never goes back; each method is told the prese
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple, Protocol
 
@@ -27,8 +28,8 @@ class Counter(Protocol):
         """Counts a call."""
         ...
 
-    def give_back(self) -> None:
-        """Counts one call less: it was not made."""
+    def give_back(self, taken: float, now: float) -> None:
+        """Counts one call less of those of that time: it was not made."""
         ...
 
     def state(self, amount: int, now: float) -> State:
@@ -65,10 +66,14 @@ class Sliding:
         self._turn(now)
         self._current += 1
 
-    def give_back(self) -> None:
-        """Counts one call less: it was not made."""
-        if self._current:
+    def give_back(self, taken: float, now: float) -> None:
+        """Counts one call less, in the window of that time if it weighs still."""
+        self._turn(now)
+        index = taken // self._seconds
+        if index == self._index and self._current:
             self._current -= 1
+        elif index == self._index - 1 and self._previous:
+            self._previous -= 1
 
     def state(self, amount: int, now: float) -> State:
         """How the window stands."""
@@ -112,10 +117,11 @@ class Moving:
         """Counts a call."""
         self._times.append(now)
 
-    def give_back(self) -> None:
-        """Counts one call less: it was not made."""
-        if self._times:
-            self._times.pop()
+    def give_back(self, taken: float, now: float) -> None:
+        """Counts one call less: the first from that time on, or the last, if it counts still."""
+        times = self._left(now)
+        if times and taken > now - self._seconds:
+            del times[min(bisect_left(times, taken), len(times) - 1)]
 
     def state(self, amount: int, now: float) -> State:
         """How the window stands."""

@@ -53,8 +53,8 @@ class Counts(Protocol):
         waiting."""
         ...
 
-    def give_back(self, bill: Bill) -> None:
-        """What was taken: the call was not made."""
+    def give_back(self, bill: Bill, taken: float | None = None) -> None:
+        """What was taken, at that time (monotonic; None: just now): the call was not made."""
         ...
 
 
@@ -112,10 +112,10 @@ class LocalCounts:
             states += (State(left, self._budgets.left()),)
         return states
 
-    def give_back(self, bill: Bill) -> None:
+    def give_back(self, bill: Bill, taken: float | None = None) -> None:
         """As the seam has it."""
         if bill.windows:
-            self._limiter.give_back(bill.windows)
+            self._limiter.give_back(bill.windows, taken)
         if bill.allowance is not None:
             self._allowances.give_back(bill.allowance)
         if bill.budget is not None:

@@ -59,11 +59,12 @@ class MemoryLimiter:
         """How windows stand."""
         return self._states(windows, self._clock.monotonic())
 
-    def give_back(self, windows: Windows) -> None:
-        """A slot in each."""
+    def give_back(self, windows: Windows, taken: float | None = None) -> None:
+        """A slot in each, which was taken at that time (monotonic); None: just now."""
+        now = self._clock.monotonic()
         for window in windows:
             if counter := self._counters.get(window.key):
-                counter.give_back()
+                counter.give_back(now if taken is None else taken, now)
 
     def _states(self, windows: Windows, now: float) -> States:
         counters = self._counters

@@ -77,15 +77,20 @@ class Limits:
             bounded_put(self._plans, whose, found, PLANS)
             return found
 
-    async def spend(self, bill: Bill) -> None:
-        """Counts a call to an upstream; raises TooManyRequests or BudgetSpent, and counts none."""
+    async def spend(self, bill: Bill) -> float:
+        """Counts a call to an upstream; raises TooManyRequests or BudgetSpent, and counts none.
+
+        Returns the time of that, for `give_back`.
+        """
+        began = self._clock.monotonic()
         lack = await self._counts.take(bill)
         if lack is not None:
             raise self._refusal(bill, lack)
+        return began
 
-    def give_back(self, bill: Bill) -> None:
-        """Takes the count of a call back that no upstream has seen."""
-        self._counts.give_back(bill)
+    def give_back(self, bill: Bill, taken: float | None = None) -> None:
+        """Takes the count of a call back that no upstream has seen; `taken`: what `spend` said."""
+        self._counts.give_back(bill, taken)
 
     def lines(self, found: Plan) -> bytes:
         """What an answer says that is written now."""

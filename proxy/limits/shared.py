@@ -107,9 +107,9 @@ class SharedCounts:
             return states
         return (*states, State(self._left(bill, total), self._seconds(bill)))
 
-    def give_back(self, bill: Bill) -> None:
+    def give_back(self, bill: Bill, taken: float | None = None) -> None:
         """As the seam has it, behind what was asked before."""
-        self._own.give_back(bill.windows)
+        self._own.give_back(bill.windows, taken)
         question = self._question("back", bill)
         if bill.budget is not None:
             self._budgets.count(bill.budget.subject, -1)

@@ -49,12 +49,12 @@ class _Counted:
         self._admitted = admitted
 
     async def __aenter__(self) -> Response:
-        await self._limits.spend(self._bill)
+        taken = await self._limits.spend(self._bill)
         try:
             return await self._admitted.__aenter__()
         except BaseException as error:
             if not self._admitted.sent or isinstance(error, _UNSENT):
-                self._limits.give_back(self._bill)
+                self._limits.give_back(self._bill, taken)
             raise
 
     async def __aexit__(

@@ -55,8 +55,9 @@ class Counting:
             return None, _plain(self._counts.look(bill))
         return lack.what, _plain(lack.states)
 
-    def _back(self, _link: Link, given: Any) -> None:
-        self._counts.give_back(_bill(given))
+    def _back(self, _link: Link, given: list[Any]) -> None:
+        bill, taken = given
+        self._counts.give_back(_bill(bill), taken)
 
     def _become(self, _link: Link, kind: Kind) -> None:
         self._counts.become(kind)
@@ -135,12 +136,12 @@ class TeamCounts:
         passed = self._clock.monotonic() - told
         return tuple([state._replace(seconds=max(0.0, state.seconds - passed)) for state in states])
 
-    def give_back(self, bill: Bill) -> None:
+    def give_back(self, bill: Bill, taken: float | None = None) -> None:
         """As the seam has it."""
         if self._companion.there:
-            self._companion.tell("counts_back", _given(bill))
+            self._companion.tell("counts_back", [_given(bill), taken])
             return
-        self._own.give_back(bill.windows)
+        self._own.give_back(bill.windows, taken)
         if total := self._totals.get(_total(bill) or _NOTHING):
             total.apart -= 1
 

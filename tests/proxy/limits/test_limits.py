@@ -175,6 +175,36 @@ async def test_a_slot_that_is_given_back_is_free_again(kind: Kind) -> None:
 
 
 @kinds
+async def test_a_slot_is_given_back_to_the_window_that_it_was_taken_from(kind: Kind) -> None:
+    """Or, where that is over, to none: what has been taken since stays taken."""
+    clock = FakeClock(now=960.0)
+    limiter, windows = LIMITERS[kind](clock), (window(2, 60),)
+    clock.advance(30)
+    taken = clock.monotonic()
+    assert limiter.take(windows)[0]
+    clock.advance(130)
+    for _ in range(2):
+        assert limiter.take(windows)[0]
+    limiter.give_back(windows, taken)
+    assert not limiter.take(windows)[0]
+
+
+async def test_a_slot_of_the_window_before_weighs_no_more() -> None:
+    """It was to weigh on in this one as long as a part of the other is within the time."""
+    clock = FakeClock(now=960.0)
+    limiter, windows = LIMITERS["sliding"](clock), (window(4, 60),)
+    clock.advance(59)
+    taken = clock.monotonic()
+    for _ in range(4):
+        assert limiter.take(windows)[0]
+    clock.advance(1)
+    assert not limiter.take(windows)[0]
+    limiter.give_back(windows, taken)
+    assert limiter.take(windows)[0]
+    assert not limiter.take(windows)[0]
+
+
+@kinds
 async def test_the_counters_of_ten_thousand_tokens_are_dropped(kind: Kind) -> None:
     """Once what they counted is over; no thread is needed for that."""
     clock = FakeClock()
