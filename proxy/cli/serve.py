@@ -36,6 +36,7 @@ from proxy.cli.watching import ConfigFiles
 from proxy.config import (
     MOST_WORKERS,
     Config,
+    VaultPlace,
     declared_backends,
     declared_keys,
     read_imported_services,
@@ -241,8 +242,9 @@ async def _demo(desk: Desk, config: Config, ground: Ground) -> int:
     """The same server, on data of its own, beside a backend that the vault really has a key for."""
     desk.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # production may move in later
     desk.data_option = desk.data / "demo"
+    apart = config.model_copy(update={"vault": VaultPlace()})
     with _alone(desk.data):
-        return await _demo_alone(desk, config, ground)
+        return await _demo_alone(desk, apart, ground)
 
 
 async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from tests.support.caller import Answered, call
 from tests.support.engines import postgres_running
 from tests.support.origin import Origin, reply
+from tests.support.process import keyrelay, served
 from tests.support.relay import Running, running_relay
+from vault import Secret
 
 KEY = "sk-canary-0123456789abcdefghij"
 PASSWORD = "sk-canary-password-0123456789"
@@ -106,6 +109,65 @@ async def test_who_was_seen_goes_on_while_the_server_is_gone(
             await up.issue("later")
     assert "the vault is read again" in caplog.text
     assert PASSWORD not in caplog.text
+
+
+async def test_the_server_is_given_nothing_that_is_secret(tmp_path: Path, postgres: Any) -> None:
+    """No key, token or master key, as octets or as its dump writes octets."""
+    url = postgres.another()
+    async with (
+        Origin(reply(200, body=b"yes")) as origin,
+        running_relay(tmp_path / "data", openai(origin), settings(url)) as up,
+    ):
+        await up.add_key("openai", key=KEY)
+        token = await up.issue("ann")
+        assert (await asked(up, token)).status == 200
+        await up.vault.rotate_key("default", "openai", "default", {"key": Secret(KEY.encode())})
+    master = (tmp_path / "data" / "master.key").read_text().split()[-1]
+    secrets = [KEY.encode(), token[16:48].encode(), master.encode(), PASSWORD.encode()]
+    dump = postgres.dump(url)
+    assert b"key_versions" in dump
+    for secret in secrets:
+        assert secret not in dump
+        assert secret.hex().encode() not in dump
+
+
+async def test_a_demo_is_apart_from_the_vault_of_the_configuration(
+    tmp_path: Path, postgres: Any
+) -> None:
+    """Its key, backend and token are nobody else's."""
+    url = postgres.another()
+    (tmp_path / "keys.yaml").write_text(settings(url))
+    environ = {"KEYRELAY_CONFIG": str(tmp_path / "keys.yaml")}
+    async with served(tmp_path / "data", "--demo", **environ):
+        assert (tmp_path / "data/demo/vault.db").exists()
+    assert (
+        postgres.say("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", name_of(url))
+        == "0"
+    )
+
+
+async def test_every_worker_has_the_vault_of_the_server(tmp_path: Path, postgres: Any) -> None:
+    """What the command line revokes ends in each of them, without a restart."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "keys.yaml").write_text(settings(postgres.another()) + "server: {workers: 2}\n")
+    async with served(data) as up:
+        issued = await keyrelay(data, "token", "issue", "ann", "--role", "read", "--json")
+        token = json.loads(issued.out)["token"]
+
+        async def all_say(status: int) -> bool:
+            bearer = ("Authorization", f"Bearer {token}")
+            said = [await call(up.url, "GET", "/usage", bearer) for _ in range(8)]
+            return {one.status for one in said} == {status}
+
+        await until(lambda: all_say(200))
+        await keyrelay(data, "token", "revoke", "ann")
+        await until(lambda: all_say(401))
+    assert PASSWORD not in "".join(up.said)
+
+
+def name_of(url: str) -> str:
+    return url.rpartition("/")[2]
 
 
 async def until_read(up: Running) -> None:

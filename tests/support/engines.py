@@ -104,6 +104,11 @@ class RunningPostgres(Running):
         )
         return found.stdout.strip()
 
+    def dump(self, url: str) -> bytes:
+        """All that a database holds, as its backup has it."""
+        asked = [_postgres("pg_dump"), "--inserts", url]
+        return subprocess.run(asked, capture_output=True, check=True).stdout
+
     def wait(self) -> None:
         """Until it answers."""
         _until(lambda: self.say("SELECT 1") == "1")
