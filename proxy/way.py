@@ -45,12 +45,14 @@ from proxy.trail import Trail
 from proxy.upstream import settings
 from proxy.upstream.admission import Admission
 from proxy.upstream.forwarder import Forwarder
+from proxy.upstream.leases import Leases
 from proxy.upstream.leaves import TRANSPORTS, Transport
 from proxy.upstream.quota import Quota
 from proxy.upstream.redirects import Redirects
 from proxy.upstream.seam import Upstream
 from proxy.upstream.sizes import Sized
-from proxy.upstream.slots import Slots
+from proxy.upstream.slots import SlotLimits, Slots
+from proxy.upstream.spanning import SpanningSlots
 from proxy.upstream.transport import Deadlines
 from proxy.workers.companion import Companion
 from proxy.workers.counting import TeamCounts
@@ -114,6 +116,9 @@ class CallBounds(NamedTuple):
         self.responses.become(new.responses)
 
 
+Lasting = Engine | Instances | Hearing | SpanningSlots | Limits | Trail | SignIn
+
+
 class Way(NamedTuple):
     """The rooms that others ask about, or change. `pseudonym`: this install in `Via`; `engine`: the
     Redis that they share with other `instances`, if there is one; `hearing`: what is heard there.
@@ -138,10 +143,11 @@ class Way(NamedTuple):
     sign_in: SignIn
 
     @property
-    def lasting(self) -> tuple[Engine | Instances | Hearing | Limits | Trail | SignIn, ...]:
+    def lasting(self) -> tuple[Lasting, ...]:
         """Those that have something to do before the first call and after the last; what the others
         stand on comes first, and ends last."""
-        shared = self.engine, self.instances, self.hearing
+        spanning = self.slots if isinstance(self.slots, SpanningSlots) else None
+        shared = self.engine, self.instances, self.hearing, spanning
         first = (one for one in shared if one is not None)
         return *first, self.limits, self.trail, self.sign_in
 
@@ -165,7 +171,7 @@ class Way(NamedTuple):
             Live(names("limits", *CallLimits.model_fields, "services"), self.bounds.become),
             Live(
                 names("limits", "concurrency", "queue_length", "queue_timeout"),
-                lambda new: self.slots.become(settings.slot_limits(new.limits, self.workers)),
+                lambda new: self.slots.become(_slot_limits(new, self.engine, self.workers)),
             ),
             Live(
                 names("limits", "quotas", "window"),
@@ -200,8 +206,8 @@ async def make_way(
         pseudonym=pseudonym,
         deadlines=bounds.deadlines,
     )
-    slots = Slots(settings.slot_limits(config.limits, around.workers))
     instances, limits = _limits(config, vault, around)
+    slots = _slots(config, around, instances)
     trail, guesses = Trail(vault, around.clock), Guesses(config.limits.wrong_tokens, around.clock)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
@@ -288,6 +294,18 @@ async def _cache(
 
 def _rules(config: Config) -> list[Rule]:
     return [Rule(**dict(entry)) for entry in config.limits.quotas]
+
+
+def _slots(config: Config, around: Surroundings, instances: Instances | None) -> Slots:
+    limits = _slot_limits(config, around.engine, around.workers)
+    if around.engine is None or instances is None:
+        return Slots(limits)
+    return SpanningSlots(limits, Leases(around.engine), lambda: instances.count)
+
+
+def _slot_limits(config: Config, engine: Engine | None, workers: int) -> SlotLimits:
+    make = settings.slot_limits if engine is None else settings.spanning_limits
+    return make(config.limits, workers)
 
 
 def _limits(config: Config, vault: Vault, around: Surroundings) -> tuple[Instances | None, Limits]:

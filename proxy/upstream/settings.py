@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from proxy.bounds import ByService
@@ -45,6 +46,16 @@ def slot_limits(limits: Limits, workers: int = 1) -> SlotLimits:
         queue_length=-(-limits.queue_length // workers),
         queue_timeout=limits.queue_timeout,
     )
+
+
+def spanning_limits(limits: Limits, workers: int) -> SlotLimits:
+    """The same where all instances share a Redis: what was named is of all of them together, the
+    total that nobody named of one machine."""
+    share, whole = slot_limits(limits, workers), slot_limits(limits)
+    named = limits.concurrency.total is not None and "total" in limits.concurrency.model_fields_set
+    total = whole.total if named else share.total
+    length = share.queue_length
+    return replace(whole, total=total, spans_total=named, queue_length=length)
 
 
 def _deadlines(limits: CallLimits) -> Deadlines:

@@ -22,7 +22,8 @@ RETRY_SECONDS: Final = 5
 class SlotLimits:
     """How many calls at once: in all, of one tenant, for one service; inf: no bound.
 
-    `queue_length`: how many may wait in one queue, and `queue_timeout`: for how many seconds.
+    `queue_length`: how many may wait in one queue, and `queue_timeout`: for how many seconds;
+    `spans_total`: whether the total is of all instances, where several share a Redis.
     """
 
     total: float = 1000
@@ -32,6 +33,7 @@ class SlotLimits:
     services: Mapping[str, float] = field(default_factory=dict)
     queue_length: int = 1000
     queue_timeout: float = 30.0
+    spans_total: bool = False
 
 
 class Load(NamedTuple):
@@ -42,32 +44,36 @@ class Load(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Service:
+class Service:
+    """Calls for one service, whoever makes them."""
+
     limit: float
     in_flight: int = 0
     waiting: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Tenant:
+class Tenant:
     """`turn`: the number of the last slot that it was given; `queues` by service, the one that is
     next in front."""
 
     limit: float
     in_flight: int = 0
     turn: int = 0
-    queues: dict[_Service, _Queue] = field(default_factory=dict)
+    queues: dict[Service, Queue] = field(default_factory=dict)
 
 
 class Slot(NamedTuple):
     """What a call holds; for `release`."""
 
-    tenant: _Tenant
-    service: _Service
+    tenant: Tenant
+    service: Service
 
 
 @dataclass(slots=True, eq=False)
-class _Queue:
+class Queue:
+    """Who waits for one slot, the first in front."""
+
     slot: Slot
     turns: dict[asyncio.Future[None], None] = field(default_factory=dict)
 
@@ -80,9 +86,9 @@ class Slots:
         self.waiting = 0
         self._limits = limits
         self._given = 0
-        self._tenants: dict[str, _Tenant] = {}
-        self._services: dict[str, _Service] = {}
-        self._queued: dict[_Tenant, None] = {}
+        self._tenants: dict[str, Tenant] = {}
+        self._services: dict[str, Service] = {}
+        self._queued: dict[Tenant, None] = {}
 
     def take(self, tenant: str, service: str) -> Slot | None:
         """A slot, where there is room; `service` is empty where there is none."""
@@ -136,19 +142,19 @@ class Slots:
 
     # Tenants and services, made when they are met first.
 
-    def _tenant(self, name: str) -> _Tenant:
+    def _tenant(self, name: str) -> Tenant:
         limit = self._limits.tenants.get(name, self._limits.per_tenant)
-        made = self._tenants[name] = _Tenant(limit)
+        made = self._tenants[name] = Tenant(limit)
         return made
 
-    def _service(self, name: str) -> _Service:
+    def _service(self, name: str) -> Service:
         limit = self._limits.services.get(name, self._limits.per_service)
-        made = self._services[name] = _Service(limit)
+        made = self._services[name] = Service(limit)
         return made
 
     # Giving.
 
-    def _fits(self, tenant: _Tenant, service: _Service) -> bool:
+    def _fits(self, tenant: Tenant, service: Service) -> bool:
         return tenant.in_flight < tenant.limit and service.in_flight < service.limit
 
     def _hold(self, slot: Slot) -> None:
@@ -166,7 +172,7 @@ class Slots:
                 return
             self._give(queue)
 
-    def _next(self) -> Iterator[_Queue]:
+    def _next(self) -> Iterator[Queue]:
         """The queue of each tenant from which a call may go."""
         if not any(one.waiting and one.in_flight < one.limit for one in self._services.values()):
             return
@@ -176,7 +182,7 @@ class Slots:
                     yield queue
                     break
 
-    def _give(self, queue: _Queue) -> None:
+    def _give(self, queue: Queue) -> None:
         """To the first who has not just given up."""
         turn = next(iter(queue.turns))
         self._unqueue(queue, turn)
@@ -189,8 +195,8 @@ class Slots:
 
     # Waiting.
 
-    def _join(self, slot: Slot) -> tuple[_Queue, asyncio.Future[None]]:
-        queue = slot.tenant.queues.get(slot.service) or _Queue(slot)
+    def _join(self, slot: Slot) -> tuple[Queue, asyncio.Future[None]]:
+        queue = slot.tenant.queues.get(slot.service) or Queue(slot)
         if len(queue.turns) >= self._limits.queue_length:
             text = "Too many calls are under way, and as many as may wait do; try again."
             raise Overloaded(text, retry_after=RETRY_SECONDS)
@@ -202,14 +208,14 @@ class Slots:
         self.waiting += 1
         return queue, turn
 
-    def _leave(self, queue: _Queue, turn: asyncio.Future[None]) -> None:
+    def _leave(self, queue: Queue, turn: asyncio.Future[None]) -> None:
         """Out of the queue; a slot that has been given already goes to the next."""
         if turn in queue.turns:
             self._unqueue(queue, turn)
         elif not turn.cancelled():
             self.release(queue.slot)
 
-    def _unqueue(self, queue: _Queue, turn: asyncio.Future[None]) -> None:
+    def _unqueue(self, queue: Queue, turn: asyncio.Future[None]) -> None:
         tenant, service = queue.slot
         del queue.turns[turn]
         service.waiting -= 1
