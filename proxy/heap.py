@@ -60,7 +60,10 @@ def of_process() -> Heap | None:
     """None where the C library is not glibc, or older than 2.33."""
     if sys.platform != "linux":
         return None
-    import ctypes  # noqa: PLC0415 - no other system needs it
+    try:
+        import ctypes  # noqa: PLC0415 - no other system needs it
+    except ImportError:  # a Python that was built without libffi
+        return None
 
     class Told(ctypes.Structure):
         _fields_ = (("members", ctypes.c_size_t * _MEMBERS),)

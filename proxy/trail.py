@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
@@ -36,6 +37,7 @@ KINDS: Final = 4096
 FLUSH_SECONDS: Final = 1.0
 _WAITING: Final = 4096
 _LONGEST_LABEL: Final = 20
+_LEFT_OUT: Final = re.compile(r"([0-9]+) more, left out")
 _LATE: Final = frozenset({"bad_destination", "destination_refused", "destination_ip_prohibited"})
 
 _log = logging.getLogger("keyrelay")
@@ -131,7 +133,10 @@ class Trail:
         try:
             await self._audit.note(batch)
         except VaultError:
-            self._waiting = [*batch, *self._waiting][:_WAITING]
+            kept = [*batch, *self._waiting]
+            self._waiting = kept[:_WAITING]
+            for entry in kept[_WAITING:]:
+                self._leave_out(entry)
 
     def _note(self, action: str, tenant: str, who: str, subject: str) -> None:
         kind, now = _Kind(action, tenant), self._clock.monotonic()
@@ -143,6 +148,16 @@ class Trail:
             allowance.left_out += 1
             return
         self._put(action, tenant, _actor(who), subject)
+
+    def _leave_out(self, entry: AuditEntry) -> None:
+        """One that was taken in already, and for which there is no room any more."""
+        kind = _Kind(entry.action, entry.tenant)
+        allowance = self._allowed.get(kind)
+        if allowance is None:
+            allowance = _Allowance(self._clock.monotonic())
+            bounded_put(self._allowed, kind, allowance, KINDS)
+        told = _LEFT_OUT.fullmatch(entry.subject)
+        allowance.left_out += int(told[1]) if told else 1
 
     def _sum_up(self, kind: _Kind, allowance: _Allowance) -> None:
         if allowance.left_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
@@ -71,3 +72,9 @@ def test_this_process_tells_what_is_in_use() -> None:
     held.clear()
     there.look()
     assert there._used() - before < 10 * MIB
+
+
+def test_a_python_without_ctypes_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was built without libffi has none."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert heap.of_process() is None

@@ -138,6 +138,32 @@ async def test_what_the_vault_does_not_take_waits(book: Book, trail: Trail) -> N
     ]
 
 
+async def test_what_there_is_no_room_for_is_counted(clock: FakeClock) -> None:
+    """Also what had been taken in already when a write failed."""
+
+    class Slow(Book):
+        async def note(self, entries: Iterable[AuditEntry]) -> None:
+            self.asked.set()
+            await asyncio.sleep(0)
+            await super().note(entries)
+
+    book = Slow()
+    trail = Trail(book, clock)
+    for number in range(200):
+        refuse(trail, f"t{number}", times=AT_ONCE)
+    book.away = StoreUnavailable("away")
+    writing = asyncio.ensure_future(trail.flush())
+    await book.asked.wait()
+    for number in range(200, 400):
+        refuse(trail, f"t{number}", times=AT_ONCE)
+    await writing
+    assert len(trail._waiting) <= 4096
+    book.away = None
+    await trail.stop()
+    left_out = [int(one[3].split()[0]) for one in book.said if one[3].endswith("left out")]
+    assert len(book.entries) - len(left_out) + sum(left_out) == 400 * AT_ONCE
+
+
 async def test_it_writes_by_itself_and_ends_with_nothing_left(
     book: Book, trail: Trail, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
