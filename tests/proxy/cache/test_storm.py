@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from proxy.errors import RelayError, UpstreamIncomplete, UpstreamTimeout
 from proxy.messages import Response, value
 from tests.proxy.cache.conftest import HOUR, NOW, Body, a_call, until
+from tests.proxy.cache.instances import instances, patiently
 
 AGENTS = (b"one", b"two")
 
@@ -85,7 +87,6 @@ async def test_whatever_happens_nobody_gets_a_wrong_or_half_answer(opened: Any, 
     async with opened(disk_bytes=1_000_000, **bounds) as bench:
         upstream = MoodyUpstream(chance)
         bench.cache._upstream = upstream  # type: ignore[assignment]
-        bench.cache._upstream = upstream
         outcomes: list[Any] = []
         for _ in range(15):
             tasks = [asyncio.create_task(caller(bench, chance)) for _ in range(30)]
@@ -102,3 +103,37 @@ async def test_whatever_happens_nobody_gets_a_wrong_or_half_answer(opened: Any, 
         assert upstream.open == 0
         await bench.cache.stats()
         await until(lambda: not bench.store._pins._readers)
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_whatever_happens_between_instances_nobody_gets_a_wrong_or_half_answer(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """And in the end nobody leads or follows, and nothing stays in Redis without an end."""
+    chance = random.Random(7)
+    redis = request.getfixturevalue("redis") if kind == "redis" else None
+    bounds = {"memory_bytes": 20_000, "spool_memory_bytes": 3000, "max_entry_bytes": 300_000}
+    async with instances(tmp_path, redis, disk_bytes=1_000_000, **bounds) as three:
+        upstream = MoodyUpstream(chance)
+        for one in three.all:
+            object.__setattr__(one.bench.cache._shares, "upstream", upstream)
+            one.bench.cache._upstream = upstream  # type: ignore[assignment]
+        outcomes: list[Any] = []
+        for _ in range(8):
+            callers = [caller(chance.choice(three.all).bench, chance) for _ in range(40)]
+            tasks = [asyncio.create_task(one) for one in callers]
+            for task in chance.sample(tasks, 6):
+                for _ in range(chance.randrange(20)):
+                    await asyncio.sleep(0)
+                task.cancel()
+            outcomes += await asyncio.gather(*tasks, return_exceptions=True)
+        assert [o for o in outcomes if isinstance(o, Exception)] == []
+        assert outcomes.count("whole") > 50
+        await three.landed()
+        for one in three.all:
+            shares: Any = one.bench.cache._shares
+            await patiently(lambda shares=shares: not shares.tasks)  # type: ignore[misc]
+        assert upstream.open == 0
+        if redis is not None:
+            assert [one.commons.parties for one in three.all] == [{}, {}, {}]
+            assert all(int(redis.say("pttl", name)) > 0 for name in redis.say("keys", "*").split())
