@@ -23,6 +23,7 @@ redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('HSETNX', KEYS[2], 'memory', ARGV[3])
 redis.call('HSETNX', KEYS[2], 'run', ARGV[4])
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, 86400) end
 local facts = redis.call('HMGET', KEYS[2], 'memory', 'run')
 return {redis.call('ZCARD', KEYS[1]), facts[1], facts[2]}
 """

@@ -169,6 +169,14 @@ local function drop(who)
   redis.call('ZREM', seen, who)
 end
 
+local function sum_up()
+  redis.call('DEL', held)
+  for _, who in ipairs(redis.call('ZRANGE', seen, 0, -1)) do
+    local all = redis.call('HGETALL', prefix .. ':of:' .. who)
+    for i = 1, #all, 2 do add(held, all[i], all[i + 1]) end
+  end
+end
+
 local function line(scope) return prefix .. ':line:' .. scope, prefix .. ':asked:' .. scope end
 
 local function leave(scope, who)
@@ -227,6 +235,8 @@ local words = {
       add(held, s.name, s.number)
       add(mine, s.name, s.number)
     end
+    redis.call('ZADD', seen, now, me)
+    if redis.call('SET', prefix .. ':summed', 1, 'NX', 'PX', 2000) then sum_up() end
     return ''
   end,
 }

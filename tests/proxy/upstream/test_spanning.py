@@ -231,6 +231,23 @@ async def test_a_dead_instance_holds_nothing_after_its_time(
         still.slots.release(await late)
 
 
+async def test_what_redis_forgets_in_part_is_right_again_soon(redis: RunningRedis) -> None:
+    """It was full, and took a name away: what each holds is added up every other second."""
+    async with together(redis.url, SlotLimits(total=9, spans_total=True), 2) as [one, other]:
+        slots = [await one.hold(), await one.hold()]
+        taken = await other.hold()
+        for name in ("held", f"of:{other.leases._id}", "held"):
+            redis.say("DEL", one.engine.key("slots", "all", name))
+            async with asyncio.timeout(20):
+                while redis.say("HGET", one.engine.key("slots", "all", "held"), "all") != "3":
+                    await one.leases.beat()
+                    await other.leases.beat()
+                    await asyncio.sleep(0.02)
+        for slot in slots:
+            one.slots.release(slot)
+        other.slots.release(taken)
+
+
 async def test_other_limits_hold_at_once(redis: RunningRedis) -> None:
     """A larger one lets those go who wait; a bound that is new counts what goes on already."""
     async with together(redis.url, SlotLimits(total=1, spans_total=True), 2) as [one, other]:
