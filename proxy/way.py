@@ -54,6 +54,7 @@ from proxy.upstream.sizes import Sized
 from proxy.upstream.slots import SlotLimits, Slots
 from proxy.upstream.spanning import SpanningSlots
 from proxy.upstream.transport import Deadlines
+from proxy.workers.boarding import TeamCommons
 from proxy.workers.companion import Companion
 from proxy.workers.counting import TeamCounts
 from proxy.workers.store import SharedStore
@@ -286,6 +287,7 @@ async def _cache(
         shared = SharedStore(around.companion)
         cache = Cache(upstream, keyer, shared, around.clock, kept)
         shared.stand_under(cache)
+        cache.share(TeamCommons(around.companion))
         return cache, None
     sealer = await vault.sealer("cache-bodies")
     disk = STORES["sqlite"](around.data / "cache.db", sealer, around.clock, kept)

@@ -24,6 +24,7 @@ from proxy.limits.budgets import Budgets
 from proxy.limits.counts import LocalCounts
 from proxy.limits.keeping import ledger_at
 from proxy.logs import LogSettings, logging_to
+from proxy.workers.boarding import Boarding
 from proxy.workers.companion import Meeting
 from proxy.workers.coordinator import Coordinator
 from proxy.workers.counting import Counting
@@ -88,6 +89,7 @@ async def _keep(duty: Duty, coordinator: Coordinator, stack: contextlib.AsyncExi
     await counts.start()
     stack.push_async_callback(counts.stop)
     coordinator.add(Storing(store, coordinator.spread))
+    coordinator.add(Boarding())
     coordinator.add(Counting(counts, desk.clock))
 
 

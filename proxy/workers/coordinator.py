@@ -12,6 +12,9 @@ from proxy.workers.companion import Meeting
 from proxy.workers.link import Link, Verb
 
 BACKLOG: Final = 128
+LOOK_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 4.0
+"""A worker says something twice a second."""
 
 _log = logging.getLogger("keyrelay.workers")
 
@@ -38,6 +41,7 @@ class Coordinator:
         self._verbs: dict[str, Verb] = {"hello": self._hello, "ping": lambda _link: None}
         self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._alone = asyncio.Event()
         self._alone.set()
 
@@ -50,6 +54,7 @@ class Coordinator:
         """From now on; `listener` is not closed with it, so that a successor can go on there."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(self._make, sock=listener, backlog=BACKLOG)
+        self._watching = asyncio.create_task(self._watch(), name="keyrelay-coordinator")
 
     async def left_alone(self) -> None:
         """Returns when no worker is connected."""
@@ -59,6 +64,9 @@ class Coordinator:
         """Ends every connection."""
         if self._server is not None:
             self._server.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         for link in list(self._links):
             link.close()
 
@@ -70,6 +78,16 @@ class Coordinator:
         """Tells every worker but the one that it comes from."""
         for one in self.others(link):
             one.tell(verb, *given)
+
+    async def _watch(self) -> None:
+        """A worker that stands still keeps nobody waiting: what it leads is over."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for link in list(self._links):
+                if loop.time() - link.heard > SILENT_SECONDS:
+                    _log.warning("a worker is silent; it is left alone until it speaks again")
+                    link.close()
 
     def _make(self) -> Link:
         return Link(self._verbs, self._forget, self._meeting.secret)

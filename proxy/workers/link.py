@@ -47,6 +47,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.verbs = verbs
         self._awaits = awaits
+        self.heard = 0.0  # when anything came last, by the loop's time
         self.peer = b""  # which start of a worker, once it has said that
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -114,6 +115,7 @@ class Link(asyncio.Protocol):
         """Takes up every whole message."""
         octets = self._octets
         octets += data
+        self.heard = asyncio.get_running_loop().time()
         if self._awaits and not self._is_proved(octets):
             return self.close() if len(octets) >= len(self._awaits) else None
         start, end = 0, len(octets)

@@ -17,6 +17,7 @@ from proxy.limits.budgets import Budgets
 from proxy.limits.counts import LocalCounts
 from proxy.limits.ledger import SqliteLedger
 from proxy.workers import companion
+from proxy.workers.boarding import Boarding
 from proxy.workers.companion import Companion, Meeting
 from proxy.workers.coordinator import Coordinator
 from proxy.workers.counting import Counting
@@ -45,11 +46,13 @@ class Office:
         self.counts = LocalCounts("sliding", budgets, self.clock)
         await self.counts.start()
         self.coordinator = Coordinator(self.meeting)
+        self.boarding = Boarding()
         self.reporting = Reporting(self.coordinator.spread)
         for one in (
             Storing(self.store, self.coordinator.spread),
             Counting(self.counts, self.clock),
             Passing(self.coordinator.spread),
+            self.boarding,
             self.reporting,
         ):
             self.coordinator.add(one)

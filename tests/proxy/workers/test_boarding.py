@@ -1,0 +1,116 @@
+"""Equal calls of all workers: the rules of flights across processes, over the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.cache.commons import Boarded, Lost, Wish
+from proxy.workers.boarding import TeamCommons
+from tests.proxy.cache.conftest import open_bench
+from tests.proxy.cache.instances import Instance, Instances
+from tests.proxy.cache.test_commons import (  # the same rules, tried over this
+    test_a_cut_answer_is_cut_for_all,
+    test_a_follower_elsewhere_hears_what_has_arrived_then_the_live_tail,
+    test_a_follower_whose_callers_have_gone_hears_no_more,
+    test_a_later_call_may_follow_an_invalidating_one,
+    test_a_leader_that_dies_is_over_within_the_time_of_its_lease,
+    test_a_leader_that_fails_before_its_header_wakes_one_follower_of_all,
+    test_an_answer_larger_than_memory_is_heard_whole,
+    test_an_invalidating_call_joins_nobody_and_the_older_answer_is_not_stored,
+    test_equal_calls_of_three_instances_are_one_upstream_call,
+    test_one_who_looked_a_moment_too_early_looks_again,
+    test_where_nobody_can_be_asked_each_calls_for_itself,
+    test_whoever_leads_alone_leaves_nothing_behind,
+)
+from tests.proxy.workers.conftest import Office, until
+
+__all__ = [
+    "test_a_cut_answer_is_cut_for_all",
+    "test_a_follower_elsewhere_hears_what_has_arrived_then_the_live_tail",
+    "test_a_follower_whose_callers_have_gone_hears_no_more",
+    "test_a_later_call_may_follow_an_invalidating_one",
+    "test_a_leader_that_dies_is_over_within_the_time_of_its_lease",
+    "test_a_leader_that_fails_before_its_header_wakes_one_follower_of_all",
+    "test_an_answer_larger_than_memory_is_heard_whole",
+    "test_an_invalidating_call_joins_nobody_and_the_older_answer_is_not_stored",
+    "test_equal_calls_of_three_instances_are_one_upstream_call",
+    "test_one_who_looked_a_moment_too_early_looks_again",
+    "test_where_nobody_can_be_asked_each_calls_for_itself",
+    "test_whoever_leads_alone_leaves_nothing_behind",
+]
+
+
+class Worker(TeamCommons):
+    """One that can be killed."""
+
+    def die(self) -> None:
+        companion = self._companion
+        assert companion._staying is not None
+        assert companion._link is not None
+        companion._staying.cancel()
+        companion._link.close()
+
+
+@pytest.fixture
+def several(tmp_path: Path, office: Office) -> Any:
+    """`async with several(settings...) as three`."""
+
+    @asynccontextmanager
+    async def opener(count: int = 3, **settings: Any) -> AsyncIterator[Instances]:
+        made = []
+        async with AsyncExitStack() as stack:
+            for number in range(count):
+                (tmp_path / str(number)).mkdir()
+                companion = office.worker()
+                commons = Worker(companion)
+                await companion.start()
+                opening = open_bench(tmp_path / str(number), commons=commons, **settings)
+                made.append(Instance(await stack.enter_async_context(opening), commons, None))
+            yield Instances(made)
+
+    return opener
+
+
+def a_wish(at: float = 1.0, room: int = 100) -> Wish:
+    return Wish(b"k", at, 0.0, True, room, lambda: None)
+
+
+async def aboard(office: Office, wish: Wish | None = None) -> Boarded:
+    companion = office.worker()
+    await companion.start()
+    return await TeamCommons(companion).board(wish or a_wish())
+
+
+async def test_no_more_is_held_than_there_is_room_for(office: Office) -> None:
+    """Who has not heard the oldest records is lost; nothing of it is left at the end."""
+    lead = (await aboard(office)).lead
+    follow = (await aboard(office)).follow
+    assert lead is not None
+    assert follow is not None
+    for _ in range(3):
+        assert await lead.say(b"x" * 60)
+    with pytest.raises(Lost):
+        await follow.hear()
+    assert await lead.close(landed=False)
+    await lead.end()
+    follow.leave()
+    await until(lambda: not len(office.boarding))
+
+
+async def test_who_gives_up_while_it_asks_leads_nobody(office: Office) -> None:
+    """The next one leads, and waits for nothing."""
+    companion = office.worker()
+    await companion.start()
+    asking = asyncio.create_task(TeamCommons(companion).board(a_wish()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await companion.ask("ping")
+    assert (await aboard(office)).lead is not None
