@@ -32,8 +32,12 @@ PAUSE_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 1.0
 """After so long without a word to a listener Redis is asked whether it is there."""
 
-AT_ONCE: Final = 64
-"""Commands under way; whoever is too many waits, within the deadline."""
+AT_ONCE: Final = 16
+"""Commands under way, each on a connection: more make no answer come sooner. Whoever is too many
+waits, within the deadline."""
+
+READ_OCTETS: Final = 1 << 19
+"""At once: a chunk of a stored answer in few steps."""
 
 KNOCK_SECONDS: Final = 0.3
 """For one node of several to answer: so that another is asked within the deadline."""
@@ -85,13 +89,14 @@ class Engine:
         now = self._clock.monotonic()
         if not self.up and (now < self._ask_at or self._asking):
             raise Gone("Redis did not answer a moment ago")
-        client, probing = self.client, not self.up
+        client, probing, asked = self.client, not self.up, False
         self._asking = probing
         try:
             async with asyncio.timeout(seconds), self._turns:
+                asked = True
                 found = await ask(client)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._failed(error) if asked else Gone("too many ask Redis at once") from error
         finally:
             if probing:
                 self._asking = False
@@ -240,8 +245,10 @@ def _manners(place: Place) -> dict[str, Any]:
 
     return {
         "protocol": 2,
+        "driver_info": None,
         "retry": Retry(NoBackoff(), 1),
         "socket_timeout": None,
+        "socket_read_size": READ_OCTETS,
         "socket_connect_timeout": KNOCK_SECONDS if place.kind == "cluster" else DEADLINE_SECONDS,
     }
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from proxy.cache.entry import StoreError
 from proxy.cache.row import Row
 from proxy.cache.scripts import LINGER, REMOVE
 from proxy.clock import Clock
-from proxy.engine import DEADLINE_SECONDS, Client, Engine, Gone, Script
+from proxy.engine import Client, Engine, Gone, Script
 from proxy.errors import UpstreamIncomplete
 from vault import Sealer, VaultError
 
@@ -44,14 +43,13 @@ class Shelves:
 
     async def stage(self, name: str, sealed: bytes) -> None:
         """Writes a chunk that nobody sees yet; no call waits for that."""
-        ask = partial(_set, name, sealed)
-        await self._ask(ask, WRITE_SECONDS)
+        await self._ask(
+            lambda client: client.set(name, sealed, px=STAGED_MS), seconds=WRITE_SECONDS
+        )
 
-    async def _ask(
-        self, ask: Callable[[Client], Awaitable[Any]], seconds: float = DEADLINE_SECONDS
-    ) -> Any:
+    async def _ask(self, ask: Callable[[Client], Awaitable[Any]], **patience: float) -> Any:
         try:
-            return await self._engine.run(ask, seconds)
+            return await self._engine.run(ask, **patience)
         except Gone as error:
             raise StoreError(str(error)) from error
 
@@ -75,10 +73,6 @@ class Shelves:
     async def remove(self, shelf: str, numbers: Iterable[str]) -> None:
         """Takes answers off their shelf."""
         await self.run(REMOVE, (shelf,), *numbers)
-
-
-async def _set(name: str, sealed: bytes, client: Client) -> None:
-    await client.set(name, sealed, px=STAGED_MS)
 
 
 class RedisBody:

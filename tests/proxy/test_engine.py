@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.engine import PAUSE_SECONDS, Engine, Gone, Place, Refused
+from proxy.engine import AT_ONCE, PAUSE_SECONDS, Engine, Gone, Place, Refused
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningRedis, redis_running
 
@@ -145,6 +145,24 @@ async def test_while_one_asks_again_the_others_do_not(clock: FakeClock) -> None:
     go_on.set()
     assert await first == "there"
     assert engine.up
+
+
+async def test_who_had_no_turn_in_time_is_no_outage(engine: Engine) -> None:
+    """Many ask at once: Redis is not to blame."""
+    go_on, asked = asyncio.Event(), []
+
+    async def slow(_client: Any) -> None:
+        asked.append(1)
+        await go_on.wait()
+
+    busy = [asyncio.create_task(engine.run(slow, seconds=60)) for _ in range(AT_ONCE)]
+    while len(asked) < AT_ONCE:
+        await asyncio.sleep(0)
+    with pytest.raises(Gone, match="too many"):
+        await engine.run(lambda client: client.ping(), seconds=0.01)
+    assert engine.up
+    go_on.set()
+    await asyncio.gather(*busy)
 
 
 async def test_one_that_stands_still_is_given_up(clock: FakeClock) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,12 +47,19 @@ def empty(redis: RunningRedis) -> RunningRedis:
     return redis
 
 
+def patient(at: RunningRedis, clock: FakeClock) -> Engine:
+    """One that a slow machine does not make impatient."""
+    engine = Engine(Place.of(at.url), PREFIX, clock)
+    engine.run = partial(engine.run, seconds=60.0)  # type: ignore[method-assign]
+    return engine
+
+
 @asynccontextmanager
 async def opened(
     at: RunningRedis, clock: FakeClock | None = None, **bounds: Any
 ) -> AsyncIterator[RedisStore]:
     sealer, clock = bounds.pop("sealer", None) or a_sealer(), clock or FakeClock(NOW)
-    engine = Engine(Place.of(at.url), PREFIX, clock)
+    engine = patient(at, clock)
     store = RedisStore(engine, sealer, clock, CacheSettings(**bounds))
     try:
         await store.start()
