@@ -62,10 +62,10 @@ def _verified(stage: Stage, say: Callable[[str], None]) -> Iterator[tuple[Stage,
 def _sample(stage: Stage, case: Case, how: Measuring) -> Sample:
     port, pid = stage.server.port, stage.server.pid
     load.run(case.load, port, WARM_SECONDS)
-    before, chunks = settled(pid), _chunks(how, case)
+    before, sent = settled(pid), chunks(how.origin, case)
     done = load.run(case.load, port, how.seconds * case.longer)
     spent = settled(pid) - before
-    count = _chunks(how, case) - chunks if case.chunks else done.requests
+    count = chunks(how.origin, case) - sent if case.chunks else done.requests
     per_second = count / (how.seconds * case.longer) if case.chunks else done.per_second
     failed = done.refused + done.broken
     cost = spent / count * 1e6 if count else 0.0
@@ -85,10 +85,11 @@ def settled(pid: int) -> float:
     return now
 
 
-def _chunks(how: Measuring, case: Case) -> int:
+def chunks(origin: int, case: Case) -> int:
+    """How many chunks were sent so far, where the case counts them."""
     if not case.chunks:
         return 0
-    connection = http.client.HTTPConnection("127.0.0.1", how.origin, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", origin, timeout=30)
     try:
         connection.request("GET", "/count")
         return int(connection.getresponse().read())

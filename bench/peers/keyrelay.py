@@ -77,11 +77,11 @@ def install(room: Room, name: str, settings: dict[str, Settings] | None = None) 
     """`init`, a configuration, a key for every service, a token; `settings`: what differs."""
     folder = room.folder(name)
     data = folder / "data"
-    _keyrelay(data, "init")
-    (data / "keys.yaml").write_text(json.dumps(_settings(room, settings or {})))  # JSON is YAML
+    command(data, "init")
+    (data / "keys.yaml").write_text(json.dumps(settings_of(room, settings or {})))  # JSON is YAML
     for service in SERVICES:
-        _keyrelay(data, "key", "add", service, stdin=f"sk-{service}-0123456789abcdef\n")
-    token = json.loads(_keyrelay(data, "token", "issue", "bench", "--json"))["token"]
+        command(data, "key", "add", service, stdin=f"sk-{service}-0123456789abcdef\n")
+    token = json.loads(command(data, "token", "issue", "bench", "--json"))["token"]
     port = free_port()
     serve = [*COMMAND, "--data", str(data), "serve", "--port", str(port)]
     program = Program(name, serve, folder, port, {"PYTHONPATH": str(ROOT)})
@@ -92,14 +92,14 @@ def issue(ready: Install, tenant: str) -> str:
     """A token of another tenant, which has a key for every service too."""
     for service in SERVICES:
         add = ("key", "add", service, "--tenant", tenant)
-        _keyrelay(ready.data, *add, stdin=f"sk-{tenant}-{service}-0123456789abcdef\n")
-    said = _keyrelay(ready.data, "token", "issue", "bench", "--tenant", tenant, "--json")
+        command(ready.data, *add, stdin=f"sk-{tenant}-{service}-0123456789abcdef\n")
+    said = command(ready.data, "token", "issue", "bench", "--tenant", tenant, "--json")
     return str(json.loads(said)["token"])
 
 
 def answers_kept(ready: Install) -> int:
     """How many answers the cache has on the disk."""
-    stats = json.loads(_keyrelay(ready.data, "cache", "stats", "--json"))
+    stats = json.loads(command(ready.data, "cache", "stats", "--json"))
     return int(stats["answers"])
 
 
@@ -111,14 +111,16 @@ def _origins(room: Room) -> dict[str, str]:
     }
 
 
-def _settings(room: Room, more: dict[str, Settings]) -> dict[str, object]:
+def settings_of(room: Room, more: dict[str, Settings]) -> dict[str, object]:
+    """A configuration, with the services that the bench calls."""
     services = {name: {"in": "header", "origin": url} for name, url in _origins(room).items()}
     authority = upstreams.authority(room)
     server = {"upstream_ca": str(authority)} if authority else {}
     return {**more, "services": services, "server": {**server, **more.get("server", {})}}
 
 
-def _keyrelay(data: Path, *arguments: str, stdin: str = "") -> str:
+def command(data: Path, *arguments: str, stdin: str = "") -> str:
+    """What keyrelay's command says."""
     done = subprocess.run(
         [*COMMAND, "--data", str(data), *arguments],
         input=stdin,

@@ -1,0 +1,1 @@
+"""How keyrelay grows: over workers, over instances, over what it holds."""
