@@ -11,7 +11,7 @@ import pytest
 
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
-from tests.proxy.cache import test_cache, test_flight
+from tests.proxy.cache import test_cache
 from tests.proxy.cache.conftest import NOW, Bench, a_sealer, open_bench
 from tests.proxy.cache.test_redis import patient
 from tests.support.clock import FakeClock
@@ -31,10 +31,9 @@ OF_FILES = {
 }
 """Tests of what only a file does, as to be empty at once, or that bring a store of their own."""
 
-for module in (test_cache, test_flight):
-    for name, function in vars(module).items():
-        if name.startswith("test_") and name not in OF_FILES:
-            globals()[name] = function
+for name, function in vars(test_cache).items():
+    if name.startswith("test_") and name not in OF_FILES:
+        globals()[name] = function
 
 
 @pytest.fixture
