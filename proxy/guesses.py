@@ -23,11 +23,15 @@ FAMILIAR: Final = 65_536
 
 
 class Guesses:
-    """Counts in windows that begin with the first wrong one. `rate` None: without a bound."""
+    """Counts in windows that begin with the first wrong one. `rate` None: without a bound; of
+    several processes each lets a share of it pass, and `processes` tells how many there are."""
 
-    def __init__(self, rate: Rate | None, clock: Clock) -> None:
+    def __init__(
+        self, rate: Rate | None, clock: Clock, machines: Callable[[], int] = lambda: 1
+    ) -> None:
         self._rate = rate
         self._clock = clock
+        self._machines = machines
         self._wrong: dict[str, tuple[float, int]] = {}
         self._familiar: dict[bytes, bool] = {}
         self.tell: Callable[[str, bytes], None] | None = None
@@ -46,7 +50,8 @@ class Guesses:
             return
         ends, wrong = self._wrong.get(_source(peer), (0.0, 0))
         left = ends - self._clock.monotonic()
-        if wrong < self._rate.amount or left <= 0 or _hashed(credential) in self._familiar:
+        passes = wrong * max(1, self._machines()) < self._rate.amount
+        if passes or left <= 0 or _hashed(credential) in self._familiar:
             return
         wait = max(1, ceil(left))
         raise TooManyGuesses(

@@ -209,7 +209,7 @@ async def make_way(
     )
     instances, limits = _limits(config, vault, around)
     slots = _slots(config, around, instances)
-    trail, guesses = Trail(vault, around.clock), Guesses(config.limits.wrong_tokens, around.clock)
+    trail, guesses = Trail(vault, around.clock), _guesses(config, around, instances)
     traced = config.server.traces_endpoint is not None
     leaf = MarksUpstream(forwarder, around.clock) if traced else forwarder
     upstream = Quota(Admission(Sized(leaf, bounds.responses), slots, around.clock), limits)
@@ -296,6 +296,14 @@ async def _cache(
 
 def _rules(config: Config) -> list[Rule]:
     return [Rule(**dict(entry)) for entry in config.limits.quotas]
+
+
+def _guesses(config: Config, around: Surroundings, instances: Instances | None) -> Guesses:
+    """The workers of one machine tell each other, machines don't."""
+    rate, clock, workers = config.limits.wrong_tokens, around.clock, around.workers
+    if instances is None:
+        return Guesses(rate, clock)
+    return Guesses(rate, clock, lambda: instances.count // workers)
 
 
 def _slots(config: Config, around: Surroundings, instances: Instances | None) -> Slots:

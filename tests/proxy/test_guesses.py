@@ -47,6 +47,18 @@ def test_what_was_good_before_goes_on_until_it_is_not() -> None:
         guesses.check("192.0.2.7", b"kr_good")
 
 
+@pytest.mark.parametrize(("machines", "pass_here"), [(0, 6), (1, 6), (3, 2), (99, 1)])
+def test_of_several_machines_each_has_a_share(machines: int, pass_here: int) -> None:
+    """At least one; where their number isn't known, all of it."""
+    guesses, wrong = Guesses(parse_rate("6/minute"), FakeClock(), lambda: machines), 0
+    with pytest.raises(TooManyGuesses):
+        while True:
+            guesses.check("192.0.2.7", b"kr_new")
+            guesses.wrong("192.0.2.7", b"kr_new")
+            wrong += 1
+    assert wrong == pass_here
+
+
 def test_other_addresses_are_not_bounded_by_it() -> None:
     """An address of IPv6 counts with its /64; IPv4 in IPv6 is IPv4; none at all is not counted."""
     guesses, _ = tired()
