@@ -133,6 +133,7 @@ def _conditions(wanted: AuditWanted) -> list[ColumnElement[bool]]:
     """`action`: by its first words, so that `key` stands for every act on a key."""
     tenant, before = wanted.get("tenant"), wanted.get("before")
     since, action = wanted.get("since"), wanted.get("action")
+    actor = wanted.get("actor")
     a, found = AUDIT.c, list[ColumnElement[bool]]()
     if tenant is not None:
         found.append(a.tenant == tenant)
@@ -140,6 +141,8 @@ def _conditions(wanted: AuditWanted) -> list[ColumnElement[bool]]:
         found.append(a.id < before)
     if since is not None:
         found.append(a.at >= since)
+    if actor is not None:
+        found.append(a.actor == actor)
     if action is not None:
         found.append((a.action == action) | a.action.startswith(f"{action} ", autoescape=True))
     return found

@@ -191,12 +191,14 @@ class AuditEntry:
 
 class AuditWanted(TypedDict, total=False):
     """Which entries: of one tenant, numbered below `before`, not older than `since` (Unix seconds),
-    of an action by its first words (`key`: every act on a key). What is not named: all."""
+    by exactly this actor, of an action by its first words (`key`: every act on a key). What is not
+    named: all."""
 
     tenant: str | None
     before: int | None
     since: float | None
     action: str | None
+    actor: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, Unpack, cast
 
 from proxy.cache.entry import CacheStats, Holding, StoreError
 from proxy.clock import Clock
@@ -30,6 +30,7 @@ from vault import (
     EVERY_CALL,
     AlreadyExists,
     AuditEntry,
+    AuditWanted,
     Backend,
     Credential,
     Declared,
@@ -253,12 +254,13 @@ class Acts:
         return purge
 
     async def audit(
-        self, who: Token, limit: int = 100, before: int | None = None
+        self, who: Token, limit: int = 100, **wanted: Unpack[AuditWanted]
     ) -> Sequence[AuditEntry]:
-        """The newest changes in the tenant, newest first; `before`: those numbered below."""
+        """The newest changes in the tenant that are wanted, newest first."""
         check_role(who, READING)
+        wanted["tenant"] = who.tenant
         with _told():
-            return await self._vault.audit(limit, tenant=who.tenant, before=before)
+            return await self._vault.audit(limit, **wanted)
 
     # Steps.
 

@@ -127,6 +127,13 @@ class AuditAsked(Paging):
     """Which changes, the newest first."""
 
     after: Annotated[str, Field(pattern="^[0-9]{1,15}$")] | None = None
+    since: AwareDatetime | None = Field(default=None, description="none that are older")
+    actor: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="by exactly this one, as a row names it: `token ann`"
+    )
+    action: Annotated[str, Field(pattern="^[a-z][a-z -]{0,63}$")] | None = Field(
+        default=None, description="by its first words: `key` stands for every act on a key"
+    )
 
 
 class KeyValue(Asked):

@@ -13,7 +13,7 @@ from proxy.admin import asked, given, sums
 from proxy.admin.acts import CHANGING, READING, Acts, KeyName, Wanted
 from proxy.admin.reports import Reports
 from proxy.errors import Unacceptable
-from vault import Token
+from vault import AuditWanted, Token
 
 _T = TypeVar("_T")
 
@@ -173,7 +173,9 @@ async def _purge(asking: Asking) -> given.PurgeGiven:
 async def _audit(asking: Asking) -> given.Audit:
     query: asked.AuditAsked = asking.query
     before = int(query.after) if query.after else None
-    found = await asking.acts.audit(asking.who, query.limit + 1, before)
+    since = None if query.since is None else query.since.timestamp()
+    wanted = AuditWanted(before=before, since=since, actor=query.actor, action=query.action)
+    found = await asking.acts.audit(asking.who, query.limit + 1, **wanted)
     more = len(found) > query.limit
     shown = found[: query.limit]
     items = [given.ChangeGiven.of(one) for one in shown]

@@ -238,6 +238,14 @@ async def test_only_one_begins_the_chain(vault: Vault, data: Path) -> None:
     assert (await vault.verify_audit()).rows == before
 
 
+async def test_entries_are_found_by_who_made_them(vault: Vault) -> None:
+    """By exactly that name."""
+    await vault.acting_as("token ann").put_key(new_key())
+    await vault.acting_as("token anna").put_key(new_key(alias="b"))
+    assert [one.subject for one in await vault.audit(actor="token ann")] == ["openai/default"]
+    assert await vault.audit(actor="token") == []
+
+
 async def test_entries_are_found_by_what_they_are(vault: Vault, clock: FakeClock) -> None:
     """By the first words of the act, exactly; by time; by tenant."""
     await vault.put_key(new_key())

@@ -15,7 +15,7 @@ async def changes(board: Board, visit: Visit) -> Response:
     """A hundred changes, and the way to those before."""
     asked = visit.asked("before")
     before = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 16 else None
-    found = await board.admin.acts.audit(visit.who, AT_ONCE + 1, before)
+    found = await board.admin.acts.audit(visit.who, AT_ONCE + 1, before=before)
     entries = found[:AT_ONCE]
     older = str(entries[-1].number) if len(found) > AT_ONCE else ""
     return signed(board, visit, "changes", "changes.html", entries=entries, older=older)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -256,6 +257,26 @@ async def test_a_list_comes_in_parts(office: Office, path: str) -> None:
     pages = await parts(office, path)
     assert [one for page in pages for one in page] == whole
     assert {len(page) for page in pages[:-1]} == {2}
+
+
+async def test_changes_are_found_by_who_made_them_when_and_what(office: Office) -> None:
+    """All that is named must hold; nothing else is a filter, and no other tenant's is seen."""
+    for body in ({"name": "one"}, {"name": "two"}):
+        assert (await office.ask("POST", "/tokens", body)).status == 201
+    whole = (await office.ask("GET", "/audit")).json()["items"]
+    [actor] = {one["actor"] for one in whole[:2]}
+    for query, wanted in (
+        (f"actor={quote(actor)}&action=token", whole[:2]),
+        ("action=token+issue&limit=1", whole[:1]),
+        ("actor=nobody", []),
+        ("action=tok", []),
+        ("since=2999-01-01T00:00:00Z", []),
+        ("since=1999-01-01T00:00:00Z&limit=500", whole),
+    ):
+        answer = await office.ask("GET", f"/audit?{query}")
+        assert answer.json()["items"] == wanted
+    for query in ("tenant=other", "since=1999-01-01T00:00:00", "action=%27", "actor="):
+        assert (await office.ask("GET", f"/audit?{query}")).status == 422
 
 
 async def test_a_part_behind_what_is_gone_is_refused(office: Office) -> None:
