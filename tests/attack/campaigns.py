@@ -67,6 +67,12 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "broken": Campaign(
         "10", "broken", {"transfers": 100_000, "bombs": 1000}, {"transfers": 500, "bombs": 5}
     ),
+    "shelves": Campaign(
+        "9",
+        "shelves",
+        {"kills": 200, "evictions": 2000, "failovers": 5},
+        {"kills": 3, "evictions": 100, "failovers": 1},
+    ),
     "fleet": Campaign("13", "fleet", {"calls": 300}, {"calls": 30, "workers": 1}),
     "soak": Campaign("10", "soak", {"seconds": 600}, {"seconds": 20}),
 }
