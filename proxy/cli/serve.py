@@ -45,7 +45,7 @@ from proxy.config import (
 from proxy.door import Door
 from proxy.heap import given_back
 from proxy.logs import Log, LogSettings, logging_to
-from proxy.reload import Files, Live, NoFiles, names
+from proxy.reload import DECLARED, Files, Live, NoFiles, names
 from proxy.services import load_services
 from proxy.threshold import Agreements
 from proxy.usage import UsageTooNew
@@ -173,11 +173,12 @@ class _Start:
         return team.run(self.listeners.words(f"{workers} workers, data in {desk.data}"))
 
     def _work(self, post: Post) -> int:
-        """One worker. It begins with the configuration of the start, if what is in the file now is
-        one, and takes that up as all others did."""
-        self.desk.config("resolve")
+        """One worker. What stands in the file now is declared; all else begins as at the start of
+        the others, and is taken up as they did."""
+        declared = {name: getattr(self.desk.config("resolve"), name) for name in DECLARED}
+        config = self.config.model_copy(update=declared)
         with logging_to(STANDARD_ERROR, post.settings) as log:
-            post.leash.cut(_run(_production(self.desk, self.config, self._ground(log, post))))
+            post.leash.cut(_run(_production(self.desk, config, self._ground(log, post))))
         return 0
 
     def _ground(self, log: Log, post: Post | None = None) -> Ground:

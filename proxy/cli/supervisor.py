@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from proxy.cli.failures import report
 from proxy.cli.leash import RELOAD, STOP, Leash, News, read_news
+from proxy.cli.session import told
 from proxy.clock import Clock
 
 SETTLED_SECONDS: Final = 10.0
@@ -143,7 +144,8 @@ class Supervisor:
             for other in self.children:
                 if other.end is not None:
                     other.end.close()
-            code = role.live(leash)
+            with told():
+                code = role.live(leash)
         except BaseException as error:
             code = report(error)
         finally:
@@ -243,7 +245,8 @@ class Supervisor:
         rest = min(LONGEST_REST, 2.0 ** (child.failures - 2)) if child.failures > 1 else 0.0
         child.again_at = now + rest
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        what = f"; another takes its place in {rest:g} s" if self._begun else ""
+        when = f"in {rest:g} s" if rest else "at once"
+        what = f"; another takes its place {when}" if self._begun else ""
         self.tell("error", f"{child.role.name or 'the start'} {how}{what}")
 
     def _drain(self, child: Child, end: socket.socket) -> None:

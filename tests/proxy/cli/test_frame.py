@@ -75,6 +75,7 @@ def test_version(shell: Terminal) -> None:
         (("token", "issue", "a", "--role", CANARY), "--role: expected one of call, read, admin"),
         (("token", "issue", "a", "--key", CANARY), "--key: expected SERVICE=ALIAS"),
         (("serve", "--port", CANARY), "--port: expected a whole number from 0 to 65535"),
+        (("serve", "--workers", CANARY), "--workers: expected a whole number from 1 to 64"),
     ],
 )
 def test_what_is_not_understood_is_code_2_and_not_repeated(
