@@ -47,6 +47,7 @@ class Load(NamedTuple):
 class Service:
     """Calls for one service, whoever makes them."""
 
+    name: str
     limit: float
     in_flight: int = 0
     waiting: int = 0
@@ -57,6 +58,7 @@ class Tenant:
     """`turn`: the number of the last slot that it was given; `queues` by service, the one that is
     next in front."""
 
+    name: str
     limit: float
     in_flight: int = 0
     turn: int = 0
@@ -144,12 +146,12 @@ class Slots:
 
     def _tenant(self, name: str) -> Tenant:
         limit = self._limits.tenants.get(name, self._limits.per_tenant)
-        made = self._tenants[name] = Tenant(limit)
+        made = self._tenants[name] = Tenant(name, limit)
         return made
 
     def _service(self, name: str) -> Service:
         limit = self._limits.services.get(name, self._limits.per_service)
-        made = self._services[name] = Service(limit)
+        made = self._services[name] = Service(name, limit)
         return made
 
     # Giving.

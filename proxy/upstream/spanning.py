@@ -33,7 +33,8 @@ class SpanningSlots(Slots):
         self._alone = False
         self._full: set[str] = set()
         self._asking: Counter[Slot] = Counter()
-        self._names: dict[Slot, tuple[str, str]] = {}
+        self._spans = _spans(limits)
+        self._of_slots: dict[Slot, tuple[Scope, ...]] = {}
         self._news = asyncio.Event()
         self._handing: asyncio.Task[None] | None = None
         self._stopping = False
@@ -54,6 +55,8 @@ class SpanningSlots(Slots):
 
     def take(self, tenant: str, service: str) -> Slot | None:
         """A slot, where no other instance is to be asked for it."""
+        if not self._spans:
+            return super().take(tenant, service)
         slot = self._slot(tenant, service)
         scopes = self._scopes(slot)
         if scopes and not self._alone:
@@ -73,15 +76,16 @@ class SpanningSlots(Slots):
 
     def release(self, slot: Slot) -> None:
         """Give a slot back, once."""
-        scopes = self._scopes(slot)
-        if scopes:
-            self._leases.give_back(scopes)
+        if self._spans:
+            scopes = self._scopes(slot)
+            if scopes:
+                self._leases.give_back(scopes)
         super().release(slot)
 
     def become(self, limits: SlotLimits) -> None:
         """Other limits from now on; what is held counts in the scopes that they have."""
         before = self._loads()
-        self._whole = limits
+        self._whole, self._spans, self._of_slots = limits, _spans(limits), {}
         held, loads = self._leases.held, self._loads()
         for name in before.keys() - loads.keys():
             del held[name]
@@ -113,36 +117,39 @@ class SpanningSlots(Slots):
 
     def _scopes(self, slot: Slot) -> tuple[Scope, ...]:
         """What spans instances of what a call takes; by the whole limits, also when alone."""
-        tenant, service = self._names[slot]
+        known = self._of_slots.get(slot)
+        if known is None:
+            tenant, service = slot
+            bounds = self._total(), self._of_tenant(tenant), self._of_service(service)
+            known = self._of_slots[slot] = tuple([one for one in bounds if one[1] != inf])
+        return known
+
+    def _total(self) -> Scope:
+        return "all", self._whole.total if self._whole.spans_total else inf
+
+    def _of_tenant(self, tenant: Tenant) -> Scope:
         whole = self._whole
-        bounds = (
-            ("all", whole.total if whole.spans_total else inf),
-            (f"tenant/{tenant}", whole.tenants.get(tenant, whole.per_tenant)),
-            (f"service/{service}", whole.services.get(service, whole.per_service)),
-        )
-        return tuple([bound for bound in bounds if bound[1] != inf])
+        return f"tenant/{tenant.name}", whole.tenants.get(tenant.name, whole.per_tenant)
+
+    def _of_service(self, service: Service) -> Scope:
+        whole = self._whole
+        return f"service/{service.name}", whole.services.get(service.name, whole.per_service)
 
     def _loads(self) -> Counter[str]:
         """The scopes that there are, and the calls in each that go already."""
-        found = {name: 0 for slot in self._names for name, _ in self._scopes(slot)}
-        if "all" in found:
-            found["all"] = self.in_flight
-        for (mine, its), (tenant, service) in self._names.items():
-            for name, load in ((f"tenant/{tenant}", mine), (f"service/{service}", its)):
-                if name in found:
-                    found[name] = load.in_flight
-        asking = Counter(found)
+        scopes = [(self._total(), self.in_flight)]
+        scopes += [(self._of_tenant(one), one.in_flight) for one in self._tenants.values()]
+        scopes += [(self._of_service(one), one.in_flight) for one in self._services.values()]
+        loads = Counter({name: load for (name, bound), load in scopes if bound != inf})
         for slot, count in self._asking.items():
-            asking.subtract({name: count for name, _ in self._scopes(slot)})
-        return asking
+            loads.subtract({name: count for name, _ in self._scopes(slot)})
+        return loads
 
     def _slot(self, tenant: str, service: str) -> Slot:
-        mine = self._tenants.get(tenant) or self._tenant(tenant)
-        its = self._services.get(service) or self._service(service)
-        slot = Slot(mine, its)
-        if slot not in self._names:
-            self._names[slot] = tenant, service
-        return slot
+        return Slot(
+            self._tenants.get(tenant) or self._tenant(tenant),
+            self._services.get(service) or self._service(service),
+        )
 
     # Asking.
 
@@ -253,3 +260,9 @@ class SpanningSlots(Slots):
 
 def _part(count: float, many: int) -> float:
     return count if count == inf else ceil(count / many)
+
+
+def _spans(limits: SlotLimits) -> bool:
+    bounds = limits.per_tenant, limits.per_service, *limits.tenants.values()
+    named = (*bounds, *limits.services.values())
+    return limits.spans_total or any(one != inf for one in named)
