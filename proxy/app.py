@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from proxy.admin import api, usage_page
 from proxy.admin.acts import Acts
 from proxy.admin.door import Administration
-from proxy.admin.exchange import Exchange, Terms
+from proxy.admin.exchange import Exchange, Terms, Witnessed
 from proxy.admin.origin import OwnOrigin
 from proxy.admin.pages.board import Board
 from proxy.admin.pages.routes import routes as admin_pages
@@ -240,7 +240,9 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
-    exchange = Exchange(way.authenticator, vault, known, clock, _terms(config))
+    exchange = Exchange(
+        way.authenticator, Witnessed(vault, way.trail), known, clock, _terms(config)
+    )
     routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward), *exchange.routes()]
     routes += metrics_routes(sources, way.authenticator, team)
     routes += usage_page.routes(usage, way.authenticator, clock)

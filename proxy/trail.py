@@ -1,4 +1,5 @@
-"""What a running server leaves in the audit log: refused destinations, and who signed in.
+"""What a running server leaves in the audit log: refused destinations, who signed in and out, and
+who was given a short-lived token.
 
 Whoever can cause an entry can cause no flood of them: of each kind and tenant there are a few at
 once, then a few a minute, and how many were left out. They are written together, off every call's
@@ -21,11 +22,13 @@ from proxy.errors import KeyMissing, RelayError
 from proxy.grant import Client
 from proxy.memo import bounded_put
 from proxy.record import CallRecord
-from vault import AuditEntry, VaultError
+from vault import AuditEntry, Token, VaultError
 
 REFUSED: Final = "destination refused"
 SIGN_IN: Final = "page sign-in"
 NO_SIGN_IN: Final = "page sign-in refused"
+SIGN_OUT: Final = "page sign-out"
+SHORT_LIVED: Final = "token short-lived"
 
 AT_ONCE: Final = 20
 EVERY_SECONDS: Final = 10.0
@@ -107,6 +110,15 @@ class Trail:
     def not_signed_in(self, why: str, tenant: str = "") -> None:
         """Somebody could not; `why` holds nothing of what they typed."""
         self._note(NO_SIGN_IN, tenant, "", why)
+
+    def signed_out(self, tenant: str, token_id: str) -> None:
+        """Somebody has signed out who had signed in with the token of this id."""
+        self._note(SIGN_OUT, tenant, token_id, token_id)
+
+    def short_lived(self, parent: Token, given: Token) -> None:
+        """A token of minutes was made with another one."""
+        services = "every service" if given.services is None else ", ".join(sorted(given.services))
+        self._note(SHORT_LIVED, parent.tenant, parent.name, services)
 
     async def start(self) -> None:
         """Begins to write."""

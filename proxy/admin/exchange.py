@@ -44,6 +44,28 @@ class Issues(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Hears of tokens that are given."""
+
+    def short_lived(self, parent: Token, given: Token) -> None:
+        """One was made with another one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """A vault whose short-lived tokens somebody hears of."""
+
+    vault: Issues
+    witness: Witness
+
+    async def issue_short_lived(self, parent: Token, new: NewShortLived) -> tuple[Token, str]:
+        """A short-lived token, and its text; raises Invalid."""
+        given = await self.vault.issue_short_lived(parent, new)
+        self.witness.short_lived(parent, given[0])
+        return given
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """`origins`: pages that may read the answers; `longest`: seconds that a token may be good."""

@@ -48,7 +48,7 @@ class Tokens(Protocol):
 
 
 class Witness(Protocol):
-    """Hears of who signed in, and who could not."""
+    """Hears of who signed in and out, and who could not."""
 
     def signed_in(self, tenant: str, name: str) -> None:
         """Somebody did, with this token."""
@@ -58,12 +58,19 @@ class Witness(Protocol):
         """Somebody could not; `why` holds nothing of what they typed."""
         ...
 
+    def signed_out(self, tenant: str, token_id: str) -> None:
+        """Somebody did, who had signed in with this token."""
+        ...
+
 
 class _Unseen:
     def signed_in(self, _tenant: str, _name: str) -> None:
         """Nobody listens."""
 
     def not_signed_in(self, _why: str, _tenant: str = "") -> None:
+        """Nobody listens."""
+
+    def signed_out(self, _tenant: str, _token_id: str) -> None:
         """Nobody listens."""
 
 
@@ -193,6 +200,9 @@ class Sessions:
         """Ends the session; the Set-Cookie field that lets the browser forget it."""
         cookie = _cookie(fields)
         if cookie:
+            known = self._open.get(_hashed(cookie))
+            if known is not None:
+                self._witness.signed_out(known.tenant, known.token_id)
             self._end(_hashed(cookie))
         return b"set-cookie", f"{COOKIE}=; {_ATTRIBUTES}; Max-Age=0".encode()
 

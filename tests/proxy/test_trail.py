@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from proxy.grant import Client
 from proxy.trail import AT_ONCE, EVERY_SECONDS, KINDS, REFUSED, Trail, shown
 from tests.support.clock import FakeClock
 from tests.support.records import CALL
-from vault import AuditEntry, Holdings, StoreUnavailable
+from vault import AuditEntry, Holdings, StoreUnavailable, Token
 
 PLACE = parse_destination("https://metadata.example/x?key=1")
 
@@ -70,6 +71,22 @@ async def test_a_refused_destination_is_told_by_its_origin(book: Book, trail: Tr
         ("token ann", REFUSED, "research", "https://metadata.example:443 destination_refused"),
         ("token ann", REFUSED, "research", "https://metadata.example:443 forbidden"),
     ]
+
+
+async def test_short_lived_tokens_and_sign_outs_are_told(book: Book, trail: Trail) -> None:
+    """By whose token and for which services; a page that asks for thousands leaves a few rows."""
+    parent = Token("calcalcalcal", "shop", "default", "call", 0.0)
+    trail.short_lived(parent, parent)
+    for _ in range(1000):
+        trail.short_lived(parent, replace(parent, services=frozenset({"openai", "groq"})))
+    trail.signed_out("default", parent.id)
+    await trail.flush()
+    assert book.said[:2] == [
+        ("token shop", "token short-lived", "default", "every service"),
+        ("token shop", "token short-lived", "default", "groq, openai"),
+    ]
+    assert len(book.entries) == AT_ONCE + 1
+    assert book.said[-1] == ("token calcalcalcal", "page sign-out", "default", "calcalcalcal")
 
 
 async def test_calls_that_are_refused_later_are_told_too(book: Book, trail: Trail) -> None:

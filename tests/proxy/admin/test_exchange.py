@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from proxy.trail import Trail
 from tests.support.clock import FakeClock
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import Running, running_relay
@@ -78,6 +79,11 @@ async def test_a_token_of_minutes_calls_and_is_over(tmp_path: Path) -> None:
             "calls": None,
         }
         assert answer.headers["cache-control"] == "no-store"
+        parts: Any = one.up.relay._parts
+        await next(part for part in parts.lasting if isinstance(part, Trail)).flush()
+        [entry] = await one.up.vault.audit(1)
+        assert (entry.actor, entry.action) == ("token everything", "token short-lived")
+        assert entry.subject == "openai"
         assert answer.headers["access-control-allow-origin"] == PAGE
         assert (await one.call(token)).status_code == 200
         one.clock.advance(600)

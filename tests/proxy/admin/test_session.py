@@ -149,12 +149,15 @@ class Listener:
     def not_signed_in(self, why: str, tenant: str = "") -> None:
         self.heard.append(("refused", tenant, why))
 
+    def signed_out(self, tenant: str, token_id: str) -> None:
+        self.heard.append(("out", tenant, token_id))
+
 
 async def test_who_signs_in_or_could_not_is_heard_of(clock: FakeClock) -> None:
     """By the token's name where it is one; never by what was typed."""
     carl, listener = Token("calcalcalcal", "carl", "default", "call", 0.0), Listener()
     sessions = Sessions(Books(ADA, carl), clock, witness=listener)
-    await sessions.sign_in(b"kr_ada")
+    fields = sent_back(await sessions.sign_in(b"kr_ada"))
     with pytest.raises(Forbidden):
         await sessions.sign_in(b"kr_carl")
     with pytest.raises(Unauthorized):
@@ -164,6 +167,9 @@ async def test_who_signs_in_or_could_not_is_heard_of(clock: FakeClock) -> None:
         ("refused", "default", "carl, a token that may not"),
         ("refused", "", "a token with a typo or a piece missing"),
     ]
+    for _ in range(2):
+        sessions.sign_out(fields)
+    assert listener.heard[3:] == [("out", "default", ADA.id)]
 
 
 async def test_a_session_ends_when_nobody_uses_it(sessions: Sessions, clock: FakeClock) -> None:
