@@ -283,9 +283,15 @@ async def instance(data: Path, environ: dict[str, str]) -> AsyncIterator[Served]
 
 
 async def prepared(data: Path, origin: Origin, environ: dict[str, str]) -> str:
-    for words in (("key", "add", "openai"), ("backend", "add", origin.url, "--service", "openai")):
-        done = await keyrelay(data, *words, stdin="sk-canary-0123456789abcdefghij\n", **environ)
-        assert done.code == 0, done.err
+    """A key, a place where it may go, and a token."""
+    given = data.parent / "given.yaml"
+    keys, backends = (
+        {"openai": "sk-canary-0123456789abcdefghij"},
+        [{"service": "openai", "url": origin.url}],
+    )
+    given.write_text(yaml.safe_dump({"keys": keys, "backends": backends}))
+    done = await keyrelay(data, "import", str(given), **environ)
+    assert done.code == 0, done.err
     issued = await keyrelay(data, "token", "issue", "me", **environ)
     assert issued.code == 0, issued.err
     return issued.out.strip()

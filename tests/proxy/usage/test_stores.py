@@ -110,7 +110,7 @@ GROUPINGS: list[tuple[Part, ...]] = [
 
 
 @given(batches=st.lists(st.lists(rows(), max_size=20), min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=30)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=20)
 def test_sums_are_those_of_the_calls_one_by_one(
     another: Another, batches: list[list[CallRow]]
 ) -> None:
@@ -138,7 +138,7 @@ def _octets(value: Any) -> Any:
     hours=st.integers(0, 60),
     whose=st.tuples(st.none() | NAMES, st.none() | NAMES, st.none() | NAMES, st.none() | NAMES),
 )
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=30)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=20)
 def test_a_part_of_the_time_and_of_the_callers_is_told(
     another: Another,
     found: list[CallRow],
