@@ -19,7 +19,6 @@ from weakref import WeakSet
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -76,20 +75,20 @@ class _NoAnswer(StoreUnavailable):
 
 
 class PostgresServer:
-    """One database on a server. `looking` has a connection of its own, so that it never queues."""
+    """One database on a server. One connection is kept for `looking`, so that it never queues."""
 
     path: Path | None = None
 
     def __init__(self, url: str) -> None:
         self._dsn = url.replace("+asyncpg", "", 1)
         self.described = _described(self._dsn)
-        self._pool = self._engine(_CONNECTIONS, STATEMENT_SECONDS)
+        self._pool = self._engine()
         self._reader = self._pool.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        looker = self._engine(1, LOOK_SECONDS)
-        self._looker = looker.execution_options(isolation_level="AUTOCOMMIT")
+        self._looker = self._pool.execution_options(isolation_level="AUTOCOMMIT")
         self._turn = asyncio.Lock()
+        self._places = asyncio.Semaphore(_CONNECTIONS)
         self._made: WeakSet[Any] = WeakSet()
         self._breaker = Breaker()
 
@@ -103,18 +102,17 @@ class PostgresServer:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """One process at a time, of all instances; waits for the others."""
-        async with self._asked(), self._pool.connect() as connection:
-            asked = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await asked.execute(text(f"SELECT pg_advisory_lock({_MAKING})"))
+        async with self._asked(), self._place(), self._looker.connect() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_lock({_MAKING})"))
             try:
                 yield
             finally:
-                await asked.execute(text(f"SELECT pg_advisory_unlock({_MAKING})"))
+                await connection.execute(text(f"SELECT pg_advisory_unlock({_MAKING})"))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A snapshot for a few SELECTs; raises StoreUnavailable."""
-        async with self._asked(), self._reader.connect() as connection:
+        async with self._asked(), self._place(), self._reader.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -140,7 +138,7 @@ class PostgresServer:
 
         What it reads behind `bump` or `hold`, which wait for the one before, is what that left.
         """
-        async with self._asked(), self._turn, self._pool.begin() as connection:
+        async with self._asked(), self._turn, self._place(), self._pool.begin() as connection:
             yield connection
 
     async def require_alone(self, connection: AsyncConnection) -> None:
@@ -164,7 +162,6 @@ class PostgresServer:
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._looker.dispose()
         await self._pool.dispose()
 
     def _give_up(self) -> None:
@@ -184,13 +181,26 @@ class PostgresServer:
             self._breaker.trip(error)
             raise
 
-    def _engine(self, connections: int, seconds: float) -> AsyncEngine:
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the connections, sooner or later."""
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(_sentence("too many are using it", "try again")) from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _engine(self) -> AsyncEngine:
         async def connect(*_: object, **__: object) -> Any:
             try:
                 made = await asyncpg.connect(
                     self._dsn,
                     timeout=CONNECT_SECONDS,
-                    command_timeout=seconds,
+                    command_timeout=STATEMENT_SECONDS,
                     server_settings=dict(_SESSION),
                 )
             except ValueError as error:
@@ -203,9 +213,8 @@ class PostgresServer:
             "postgresql+asyncpg://",
             async_creator=connect,
             hide_parameters=True,  # a failed statement must not print what it was about to store
-            pool_size=connections,
+            pool_size=_CONNECTIONS + 1,
             max_overflow=0,
-            pool_timeout=_WAIT_SECONDS,
         )
         event.listen(engine.sync_engine, "checkout", _require_open)
         return engine
@@ -270,8 +279,6 @@ def _described(dsn: str) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except PoolTimeout as error:
-        raise StoreUnavailable(_sentence("too many are using it", "try again")) from error
     except DBAPIError as error:
         cause = error.orig.__cause__ if error.orig is not None else None
         raise _told(cause or error) from cause
