@@ -34,7 +34,8 @@ class Total(NamedTuple):
 
 
 class Question(NamedTuple):
-    """One operation on what is counted for one tenant."""
+    """One operation on what is counted for one tenant. `age`: seconds since that was taken which is
+    given back."""
 
     word: Word
     tenant: str
@@ -42,6 +43,7 @@ class Question(NamedTuple):
     windows: tuple[Window, ...]
     keys: tuple[str, ...]
     total: Total | None = None
+    age: float = 0.0
 
 
 class Answer(NamedTuple):
@@ -59,9 +61,9 @@ def asked(questions: Sequence[Question], until: float) -> tuple[list[str], list[
     """The keys and arguments of the script. `until`: by Redis' clock; 0: that is not known yet."""
     keys: list[str] = []
     words: list[str | int] = [int(until * 1e6)]
-    for word, _, kind, windows, names, total in questions:
+    for word, _, kind, windows, names, total, age in questions:
         keys += names
-        words += (f"{word} {kind}", len(windows))
+        words += (f"{word} {kind} {int(age * 1e6)}", len(windows))
         for window in windows:
             words += (window.amount, window.seconds)
         if total is None:
@@ -130,12 +132,17 @@ local sliding = {
     local held = string.format('%d %d %d', w.index, w.first, w.second)
     redis.call('SET', w.key, held, 'PX', math.ceil((w.ends - now) / 1000))
   end,
-  back = function(w)
+  back = function(w, taken)
     local held = redis.call('GET', w.key) or ''
     local i, b, c = string.match(held, '(%d+) (%d+) (%d+)')
-    if i and tonumber(c) > 0 then
-      redis.call('SET', w.key, string.format('%s %s %d', i, b, c - 1), 'KEEPTTL')
+    if not i then return end
+    local index = math.floor(taken / (w.seconds * 1000000))
+    if index == tonumber(i) and tonumber(c) > 0 then
+      c = c - 1
+    elseif index == i - 1 and tonumber(b) > 0 then
+      b = b - 1
     end
+    redis.call('SET', w.key, string.format('%d %d %d', i, b, c), 'KEEPTTL')
   end,
 }
 
@@ -157,7 +164,21 @@ local moving = {
     redis.call('RPUSH', w.key, string.format('%d', now))
     redis.call('PEXPIRE', w.key, w.seconds * 1000)
   end,
-  back = function(w) redis.call('RPOP', w.key) end,
+  back = function(w, taken)
+    local count = redis.call('LLEN', w.key)
+    if count == 0 or taken <= now - w.seconds * 1000000 then return end
+    local low, high = 0, count
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if tonumber(redis.call('LINDEX', w.key, middle)) < taken then
+        low = middle + 1
+      else
+        high = middle
+      end
+    end
+    local first = redis.call('LINDEX', w.key, math.min(low, count - 1))
+    redis.call('LREM', w.key, 1, first)
+  end,
 }
 
 local function each(windows, act)
@@ -185,8 +206,8 @@ local words = {
     end
     return 0, count + 1
   end,
-  back = function(kind, windows, t)
-    each(windows, kind.back)
+  back = function(kind, windows, t, taken)
+    for _, w in ipairs(windows) do kind.back(w, taken) end
     each(windows, kind.look)
     local count = t and tonumber(redis.call('GET', t.key)) or 0
     if count > 0 then count = redis.call('DECR', t.key) end
@@ -204,7 +225,7 @@ local words = {
 }
 
 while a < #ARGV do
-  local word, kind = string.match(argument(), '(%a+) (%a+)')
+  local word, kind, age = string.match(argument(), '(%a+) (%a+) (%d+)')
   local windows, t = {}, nil
   for i = 1, number() do
     windows[i] = {key = name(), amount = number(), seconds = number()}
@@ -214,7 +235,7 @@ while a < #ARGV do
     t = {key = name(), amount = tonumber(amount), floor = number()}
     t.kept, t.more = number(), number()
   end
-  local code, count = words[word](kind == 'moving' and moving or sliding, windows, t)
+  local code, count = words[word](kind == 'moving' and moving or sliding, windows, t, now - age)
   tell(code)
   tell(count)
   for _, w in ipairs(windows) do tell(w.first) tell(w.second) end

@@ -110,7 +110,8 @@ class SharedCounts:
     def give_back(self, bill: Bill, taken: float | None = None) -> None:
         """As the seam has it, behind what was asked before."""
         self._own.give_back(bill.windows, taken)
-        question = self._question("back", bill)
+        age = 0.0 if taken is None else self._clock.monotonic() - taken
+        question = self._question("back", bill)._replace(age=max(0.0, age))
         if bill.budget is not None:
             self._budgets.count(bill.budget.subject, -1)
         if self._engine.up:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -211,39 +213,54 @@ def test_the_library_lets_as_many_through(redis: RunningRedis) -> None:
     library.storage.close()
 
 
+Step = tuple[int, bool]
+"""Seconds before a call, and whether the one that was let through last is given back then."""
+
+
 @kinds
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    steps=st.lists(st.sampled_from([0, 0, 3, 12, 30, 66, 129]), max_size=30),
+    steps=st.lists(
+        st.tuples(st.sampled_from([0, 0, 3, 12, 30, 66, 129]), st.booleans()), max_size=30
+    ),
     amount=st.integers(1, 5),
 )
 def test_one_process_would_let_the_same_calls_through(
-    redis: RunningRedis, kind: Kind, steps: list[int], amount: int
+    redis: RunningRedis, kind: Kind, steps: list[Step], amount: int
 ) -> None:
-    """Step by step, by a clock that a test moves; and both say the same of how they stand."""
+    """Step by step, by a clock that a test moves; and both say the same of how they stand. What is
+    given back late is of its own time: it frees no slot of a later window."""
     windows = (Window("k/64", amount, 64, "k", "k"), Window("k/256", 2 * amount, 256, "k", "k"))
     asyncio.run(_like_one_process(redis.url, kind, windows, steps))
 
 
 async def _like_one_process(
-    url: str, kind: Kind, windows: tuple[Window, ...], steps: list[int]
+    url: str, kind: Kind, windows: tuple[Window, ...], steps: list[Step]
 ) -> None:
-    clock = FakeClock(now=float(2**20))
+    clock, taken = FakeClock(now=float(2**20)), None
     alone, bill = LIMITERS[kind](clock), Bill("t", windows)
     with pytest.MonkeyPatch.context() as moved:
         moved.setattr(shared, "SCRIPT", SCRIPT.replace("'TIME'", "'LRANGE', 'time', 0, 1"))
         moved.setattr(shared, "_NAME", "0" * 40)
         async with together(url, 2, kind=kind) as members:
-            for step, one in zip(steps, cycle(members), strict=False):
-                clock.advance(step)
-                now = int(clock.now())
-                await one.engine.run(lambda client, now=now: client.eval(_SET, 1, "time", now), 20)
+            for (step, back), one in zip(steps, cycle(members), strict=False):
+                for each in (clock, *(member.clock for member in members)):
+                    each.advance(step)
+                await one.engine.run(partial(_set_time, now=int(clock.now())), 20)
+                if back and taken is not None:
+                    alone.give_back(windows, taken)
+                    one.counts.give_back(bill, taken - clock.now() + one.clock.now())
+                    taken = None
                 lack = await one.counts.take(bill)
-                taken, _ = alone.take(windows)
-                assert (lack is None) == taken
+                assert (lack is None) == alone.take(windows)[0]
+                taken = clock.now() if lack is None else taken
                 if kind == "sliding":
                     pairs = zip(one.counts.look(bill), alone.look(windows), strict=True)
                     assert all(mine == pytest.approx(its) for mine, its in pairs)
+
+
+async def _set_time(client: Any, now: int) -> None:
+    await client.eval(_SET, 1, "time", now)
 
 
 _SET = "redis.call('DEL', KEYS[1]) redis.call('RPUSH', KEYS[1], ARGV[1], 0)"
