@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,17 @@ from sqlalchemy.exc import DBAPIError
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningPostgres, postgres_running
 from tests.vault.conftest import Opener
-from tests.vault.words import named, new_key, rows, said
-from vault import Invalid, NewToken, SchemaTooNew, StoreUnavailable, Vault, open_vault, schema
+from tests.vault.words import named, new_key, rows, said, url_of
+from vault import (
+    Invalid,
+    NewToken,
+    RolledBack,
+    SchemaTooNew,
+    StoreUnavailable,
+    Vault,
+    open_vault,
+    schema,
+)
 from vault import postgres as postgres_room
 from vault.store import Store, bump
 from vault.tables import STATE
@@ -151,6 +161,31 @@ async def test_an_error_shows_nothing_of_a_row(postgres: RunningPostgres) -> Non
     assert PASSWORD not in str(caught.value)
     assert not isinstance(caught.value.__cause__, DBAPIError)
     await store.close()
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+async def test_each_instance_has_an_anchor_of_its_own(
+    vault: Vault, data: Path, clock: FakeClock, tmp_path: Path
+) -> None:
+    """It may be behind what others have done; a database older than what it has seen is refused."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    await vault.put_key(new_key())
+    old = rows(data, "SELECT * FROM vault_state")
+    await vault.put_key(new_key(alias="b"))
+    second = await open_vault(other, {}, clock, url=url_of(data))
+    await second.put_key(new_key(alias="c"))
+    assert await vault.refresh()
+    await vault.put_key(new_key(alias="d"))
+    assert len(await second.list_keys()) == 4
+    rows(data, "DELETE FROM vault_state")
+    rows(data, f"INSERT INTO vault_state VALUES ({', '.join('?' * len(old[0]))})", *old[0])
+    for one in (vault, second):
+        with pytest.raises(RolledBack, match="replaced by an older one"):
+            await one.refresh()
+    await second.close()
+    for one in (data, other):
+        with pytest.raises(RolledBack, match="is an older one"):
+            await open_vault(one, {}, clock, url=url_of(data))
 
 
 async def test_nobody_waits_for_a_server_that_is_gone(
