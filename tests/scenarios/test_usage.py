@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxy.usage import SqliteUsage, Which
 from tests.support.caller import call
-from tests.support.engines import RunningPostgres
+from tests.support.engines import RunningPostgres, postgres_running
 from tests.support.origin import Origin, reply
 from tests.support.process import Served, keyrelay, served
 
@@ -127,3 +127,31 @@ async def reached(data: Path, calls: int) -> None:
             said = await keyrelay(data, "usage", "--json")
             if json.loads(said.out)["total"]["calls"] == calls:
                 return
+
+
+async def test_calls_are_counted_that_came_while_the_database_was_gone(tmp_path: Path) -> None:
+    """They wait in memory, each once; who was seen before is served meanwhile and feels nothing."""
+    data = tmp_path / "data"
+    with postgres_running() as postgres:
+        async with Origin(reply(200, [], b"fine")) as origin:
+            token = await prepared(data, origin, f"vault: {{url: '{postgres.url}'}}\n")
+            async with served(data) as server:
+                for _ in range(3):
+                    await ask(server, origin, token)
+                await reached(data, 3)
+                postgres.kill()
+                for _ in range(4):
+                    await ask(server, origin, token)
+                await told(server, "usage can't be written")
+                postgres.start_again()
+                await told(server, "usage is written again")
+                await ask(server, origin, token)
+                assert await server.stop() == 0
+            await reached(data, 8)
+
+
+async def told(server: Served, words: str) -> None:
+    """Until the log has it."""
+    async with asyncio.timeout(40):
+        while not any(words in line for line in server.said):
+            await asyncio.sleep(0.05)
