@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.cache import sharing
+from proxy.cache import redis_commons, sharing
 from proxy.cache.entry import Miss, StoreError
 from proxy.errors import Overloaded, RelayError, UpstreamIncomplete, UpstreamTimeout
 from proxy.messages import Fields
@@ -218,9 +218,13 @@ async def test_a_cut_answer_is_cut_for_all(several: Any) -> None:
             await reader.rest()
 
 
-async def test_a_leader_that_dies_is_over_within_the_time_of_its_lease(several: Any) -> None:
+async def test_a_leader_that_dies_is_over_within_the_time_of_its_lease(
+    several: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After its header the transfers break, and never look whole; before it one of the followers
     takes over and the others follow that one. The next call is made."""
+    monkeypatch.setattr(redis_commons, "LEASE_MS", 3000)
+    monkeypatch.setattr(redis_commons, "RENEWED_SECONDS", 0.3)
     async with several(3) as three:
         _, exchange = await three.lead()
         reading = await three[1].read()

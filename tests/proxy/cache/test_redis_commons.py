@@ -168,13 +168,14 @@ async def test_without_redis_nothing_is_held_or_followed(
     follow.leave()
 
 
-async def test_a_redis_that_is_killed_costs_no_call_of_its_leader(tmp_path: Path) -> None:
+async def test_a_redis_that_is_killed_costs_no_call_of_its_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A follower that waits for the header calls for itself; one that has heard a part is cut; a
     leader does not notice."""
+    monkeypatch.setattr(redis_commons, "LEASE_SECONDS", 2.0)
     with redis_running() as redis:
         async with instances(tmp_path, redis, 2) as two:
-            for one in two.all:
-                one.wire.patience = 1.0
             first, exchange = await two.lead()
             reading = await two[1].read()
             early, unanswered = await two.lead(a_call(method="GET"))
@@ -184,6 +185,8 @@ async def test_a_redis_that_is_killed_costs_no_call_of_its_leader(tmp_path: Path
             exchange.chunk(b"half")
             reader = await reading
             assert await reader.piece() == b"half"
+            for one in two.all:
+                one.wire.patience = 1.0
             redis.kill()
             (await two[1].bench.upstream.next()).play(Reply())
             assert (await waiting).body == b"hello"
@@ -200,8 +203,6 @@ async def test_a_redis_that_stands_still_for_a_moment_harms_nobody(tmp_path: Pat
     """What could not be said is said again, and taken once."""
     with redis_running() as redis:
         async with instances(tmp_path, redis, 2) as two:
-            for one in two.all:
-                one.wire.patience = 0.3
             first, exchange = await two.lead()
             reading = await two[1].read()
             await two.follow(1)
@@ -209,9 +210,13 @@ async def test_a_redis_that_stands_still_for_a_moment_harms_nobody(tmp_path: Pat
             exchange.chunk(b"half")
             reader = await reading
             assert await reader.piece() == b"half"
+            for one in two.all:
+                one.wire.patience = 0.3
             redis.pause()
             exchange.chunk(b" and half")
             await patiently(lambda: not two[0].wire.up and not two[1].wire.up)
+            for one in two.all:
+                one.wire.patience = 10.0
             redis.go_on()
             exchange.end()
             assert await reader.rest() == b" and half"
@@ -227,6 +232,7 @@ async def test_who_is_not_told_finds_out_in_a_second(
         return
 
     monkeypatch.setattr(RedisCommons, "_listen_forever", deaf)
+    monkeypatch.setattr(redis_commons, "RENEWED_SECONDS", 0.3)
     async with instances(tmp_path, redis, 2) as two:
         first, exchange = await two.lead()
         other = two[1].bench.begin()

@@ -119,7 +119,7 @@ async def test_whatever_happens_between_instances_nobody_gets_a_wrong_or_half_an
             object.__setattr__(one.bench.cache._shares, "upstream", upstream)
             one.bench.cache._upstream = upstream  # type: ignore[assignment]
         outcomes: list[Any] = []
-        for _ in range(8):
+        for _ in range(4):
             callers = [caller(chance.choice(three.all).bench, chance) for _ in range(40)]
             tasks = [asyncio.create_task(one) for one in callers]
             for task in chance.sample(tasks, 6):
@@ -128,7 +128,7 @@ async def test_whatever_happens_between_instances_nobody_gets_a_wrong_or_half_an
                 task.cancel()
             outcomes += await asyncio.gather(*tasks, return_exceptions=True)
         assert [o for o in outcomes if isinstance(o, Exception)] == []
-        assert outcomes.count("whole") > 50
+        assert outcomes.count("whole") > 20
         await three.landed()
         for one in three.all:
             shares: Any = one.bench.cache._shares
