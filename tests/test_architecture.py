@@ -95,6 +95,7 @@ FLOORS = {
     "proxy.cli": EDGES,
     "proxy.app": ASSEMBLY,
     "proxy.cli.server": ASSEMBLY,
+    "proxy.cli.cache": ASSEMBLY,
     "proxy.cli.serve": START,
     "proxy.start": START,
 }
