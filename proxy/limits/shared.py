@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, Final
 
 from proxy.clock import Clock
-from proxy.engine import Engine, Gone
+from proxy.engine import PAUSE_SECONDS, Engine, Gone, Refused
 from proxy.limits.budgets import Budgets
 from proxy.limits.convoy import Convoy
 from proxy.limits.counters import State
@@ -39,6 +40,8 @@ NAMES: Final = 65_536
 SECONDS: Final = 0.5
 """How long a call waits for Redis at most before its share is looked at."""
 
+_log = logging.getLogger("keyrelay.limits")
+
 _NAME: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -57,6 +60,8 @@ class SharedCounts:
         self._seen = Seen(clock)
         self._totals = Totals(clock)
         self._names: dict[tuple[str, str], str] = {}
+        self._ask_at = float("-inf")
+        self._refused = False
         self._convoy: Convoy[Question, Answer] = Convoy(self)
         engine.when_back(lambda: self._tell(everything=False))
         instances.when_beaten(self._keep_up)
@@ -82,11 +87,12 @@ class SharedCounts:
 
     async def take(self, bill: Bill) -> Lack | None:
         """As the seam has it; a round trip at most."""
-        if self._engine.up:
+        if self._is_together():
             question = self._question("take", bill)
             try:
                 answer = await self._convoy.ask(question)
-            except Gone:
+            except Gone as error:
+                self._part(error)
                 return self._take_apart(bill)
             if answer.code == TAKEN:
                 self._note(bill, question.total)
@@ -99,7 +105,7 @@ class SharedCounts:
     def look(self, bill: Bill) -> States:
         """As Redis told last, or of this instance's share."""
         windows, total = bill.windows, self._total(bill)
-        if self._engine.up:
+        if self._is_together():
             states = self._seen.look(self._keys(bill), windows)
         else:
             states = self._own.look(self._shares(windows))
@@ -114,7 +120,7 @@ class SharedCounts:
         question = self._question("back", bill)._replace(age=max(0.0, age))
         if bill.budget is not None:
             self._budgets.count(bill.budget.subject, -1)
-        if self._engine.up:
+        if self._is_together():
             self._convoy.post(question)
         else:
             self.lost(question)
@@ -132,6 +138,16 @@ class SharedCounts:
         return Lack("budget", (State(0, self._budgets.left()),))
 
     # Apart.
+
+    def _is_together(self) -> bool:
+        return self._engine.up and self._clock.monotonic() >= self._ask_at
+
+    def _part(self, error: Gone) -> None:
+        """For a moment nobody asks, also where Redis is there and refuses."""
+        self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
+        if isinstance(error, Refused) and not self._refused:
+            _log.error("limits can't be counted in Redis, and are this instance's share: %s", error)
+            self._refused = True
 
     def _take_apart(self, bill: Bill) -> Lack | None:
         total = self._total(bill)
@@ -152,7 +168,7 @@ class SharedCounts:
         return tuple([one._replace(amount=max(1, one.amount // count)) for one in windows])
 
     def _left(self, bill: Bill, total: Total) -> int:
-        if self._engine.up:
+        if self._is_together():
             return max(0, total.amount - total.floor)
         return self._totals.share(bill.tenant, total, self._instances.count)
 
@@ -213,6 +229,7 @@ class SharedCounts:
             return await self._asked_by_tenant(client, questions)
 
         answers = await self._engine.run(ask, SECONDS)
+        self._refused = False
         for question, answer in zip(questions, answers, strict=True):
             self._seen.learn(question, answer)
             if question.total is not None:

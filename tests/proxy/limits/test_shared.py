@@ -15,6 +15,7 @@ from limits import parse
 from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
+from proxy.engine import PAUSE_SECONDS
 from proxy.errors import BudgetSpent, TooManyRequests
 from proxy.grant import Allowance
 from proxy.limits import instances, shared
@@ -360,6 +361,28 @@ async def test_what_is_given_back_meanwhile_is_told_later() -> None:
             await one.find_again()
             await all_know([one], 3, 2)
             assert await sent([one], 9, budget=3) == 1
+
+
+async def test_a_redis_that_refuses_is_no_refusal_of_calls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is full: each has its share, and the log says so once."""
+    with redis_running("--maxmemory", "20mb") as redis:
+        async with together(redis.url, 2) as members:
+            assert await through(members, 2, calls=("10/day",)) == 2
+            redis.say("CONFIG", "SET", "maxmemory", "1")
+            assert await through(members, 40, calls=("10/day",)) == 8
+            for one in members:
+                assert left(one, one.coming(calls=("10/day",))) == [0]
+                one.clock.advance(PAUSE_SECONDS)
+            assert await through(members, 9, calls=("10/day",)) == 0
+            redis.say("CONFIG", "SET", "maxmemory", "0")
+            for one in members:
+                one.clock.advance(PAUSE_SECONDS)
+            assert await through(members, 9, calls=("10/day",)) == 8
+    said = [one for one in caplog.messages if "this instance's share" in one]
+    assert len(said) == 2
+    assert len(caplog.records) == 2
 
 
 async def test_an_instance_that_ends_counts_no_more(redis: RunningRedis) -> None:
