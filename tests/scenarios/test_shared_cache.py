@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from proxy.clock import SystemClock
 from proxy.config import load_config
@@ -134,3 +135,26 @@ async def told(up: Running) -> tuple[int, list[str], list[str], float]:
         async with session.get("/metrics", headers=headers) as metrics:
             text = await metrics.text()
     return code, without, missed, float(text.partition("\nkeyrelay_redis_up ")[2].split()[0])
+
+
+async def test_a_wrong_password_is_told_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in log, status or metrics; a server starts, and calls go on."""
+    secret = "canary-of-the-cache-url"
+    with redis_running("--requirepass", "another") as redis:
+        url = redis.url.replace("://", f"://relay:{secret}@")
+        async with (
+            Origin(reply(body=b"fresh")) as origin,
+            running_relay(tmp_path, settings=f"cache: {{url: '{url}'}}") as up,
+        ):
+            await up.add_key("openai", key=KEY)
+            await up.add_backend("openai", origin.url)
+            status, body = await call(up, origin)
+            assert (body, "store-error" in status) == (b"fresh", True)
+            assert await told(up) == (200, ["redis"], ["redis"], 0.0)
+            engine = up.relay._parts.lasting[0]
+            assert secret not in repr(vars(engine))
+    said = [f"{one.getMessage()} {one.exc_info} {one.__dict__}" for one in caplog.records]
+    assert any("can't be used now: AuthenticationError" in one for one in said)
+    assert not [one for one in said if secret in one]

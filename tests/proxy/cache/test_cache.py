@@ -807,3 +807,25 @@ async def test_the_key_is_made_of_forwarded_fields(opened: Any) -> None:
         assert (await bench.get(a_call(fields=((b"x-mine", b"2"),)))).hit
         elsewhere = a_grant(target=replace(TARGET, path="/other"))
         assert not (await bench.get(grant=elsewhere)).hit
+
+
+async def test_what_another_process_replaced_is_not_answered_from_memory(opened: Any) -> None:
+    """It says so; what can't be heard is not trusted, and nothing is kept in memory meanwhile."""
+    async with opened(Reply()) as bench:
+        await bench.get()
+        assert bench.cache.in_memory.entries == 1
+        bench.cache.forget(b"another key")
+        assert bench.cache.in_memory.entries == 1
+        (key,) = bench.cache._memory._by_key
+        bench.cache.forget(key)
+        assert bench.cache.in_memory.entries == 0
+        await bench.landed()
+        assert (await bench.get()).hit
+        assert bench.cache.in_memory.entries == 1
+        bench.cache.remember(False)
+        assert (await bench.get()).hit
+        assert bench.cache.in_memory.entries == 0
+        bench.cache.remember(True)
+        assert (await bench.get()).hit
+        assert bench.cache.in_memory.entries == 1
+        await bench.cache.check()
