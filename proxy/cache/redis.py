@@ -19,7 +19,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.cache.purges import Purges
 from proxy.cache.registers import Registers
 from proxy.cache.row import CHUNK, Row
-from proxy.cache.scripts import KEEP
+from proxy.cache.scripts import KEEP, TOUCH
 from proxy.cache.shelf import INLINE, Label, pack, sealed_small, tag_of, unpack
 from proxy.cache.shelves import GRACE_MS, RedisBody, Shelves
 from proxy.clock import Clock
@@ -31,6 +31,9 @@ SHELF_MS: Final = 60_000
 
 LARGE_AT_ONCE: Final = 4
 """Large answers that are written at once: look-ups pass between them."""
+
+TOUCHES: Final = 1000
+"""Keys that are noted as used between two sweeps."""
 
 VARIANTS: Final = 64
 """Answers of one key, side by side; beyond it the oldest go."""
@@ -59,6 +62,7 @@ class RedisStore:
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._purging: set[asyncio.Task[None]] = set()
         self._asking: dict[bytes, _Asking] = {}
+        self._touched: set[bytes] = set()
         self.me = secrets.token_bytes(8)
 
     async def start(self) -> None:
@@ -130,8 +134,11 @@ class RedisStore:
             return None
         return Found(entry, body.first if label.chunks == 1 else body)
 
-    def touch(self, key: bytes, now: float) -> None:
-        """Nothing: Redis notes itself what is read, and evicts by that where it is told to."""
+    def touch(self, key: bytes, now: float) -> None:  # noqa: ARG002 - Redis has a clock
+        """Notes that an entry was answered from memory: Redis, which evicts what was not read for
+        longest, hears of it with others. What is read there it notes itself."""
+        if len(self._touched) < TOUCHES:
+            self._touched.add(key)
 
     async def stats(self) -> CacheStats:
         """How much is stored, by the registers."""
@@ -221,5 +228,8 @@ class RedisStore:
             await self._registers.purge(purge)
 
     async def sweep(self, now: float) -> None:
-        """Takes out of the registers what is over, and some of what Redis has evicted."""
+        """Notes uses; takes out of the registers what is over, and some of what was evicted."""
+        touched, self._touched = self._touched, set()
+        for key in touched:
+            await self._shelves.run(TOUCH, (self._shelves.shelf(tag_of(key)),))
         await self._registers.sweep(now)

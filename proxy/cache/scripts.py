@@ -80,6 +80,19 @@ return 1
 )
 """Answers off their shelf, by their numbers."""
 
+TOUCH: Final = Script(
+    _LABEL,
+    """
+redis.call('TOUCH', KEYS[1])
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local label = read(field)
+  if label.chunks == 1 then redis.call('TOUCH', chunk(label, 0)) end
+end
+return 1
+""",
+)
+"""A shelf was used, and what of it fits into memory: Redis is not to take it for unused."""
+
 LINGER: Final = Script(
     """
 local least, found = tonumber(ARGV[1]), 0

@@ -383,6 +383,27 @@ async def test_what_redis_has_evicted_leaves_the_sums(empty: RunningRedis) -> No
         assert await found(store) == b"body"
 
 
+async def test_what_is_answered_from_memory_counts_as_used(
+    empty: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or Redis would evict first what is wanted most; a chunk beside its shelf too."""
+    monkeypatch.setattr(store_module, "TOUCHES", 1)
+    async with opened(empty) as store:
+        await put(store, body=LARGE[:CHUNK])
+        before = touched(empty)
+        store.touch(b"k", NOW)
+        store.touch(b"one too many", NOW)
+        await store.sweep(NOW)
+        assert touched(empty) == before + 2
+        await store.sweep(NOW)
+        assert touched(empty) == before + 2
+
+
+def touched(at: RunningRedis) -> int:
+    told = at.say("info", "commandstats")
+    return int(told.partition("cmdstat_touch:calls=")[2].partition(",")[0] or 0)
+
+
 async def test_an_emptied_redis_is_begun_anew(empty: RunningRedis) -> None:
     """By FLUSHALL or a restart: what comes after counts, what came before does not."""
     async with opened(empty) as store:
