@@ -26,6 +26,7 @@ from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
 from proxy.causes import frames, lineage
+from proxy.clock import Clock
 from proxy.config import Config
 from proxy.destinations import parse_destination
 from proxy.health import pages as health_pages
@@ -240,9 +241,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
-    exchange = Exchange(
-        way.authenticator, Witnessed(vault, way.trail), known, clock, _terms(config)
-    )
+    exchange = _exchange(config, way, vault, known, clock)
     routes: list[BaseRoute] = [*ROUTES, *here, *health_pages.routes(ward), *exchange.routes()]
     routes += metrics_routes(sources, way.authenticator, team)
     routes += usage_page.routes(usage, way.authenticator, clock)
@@ -284,6 +283,13 @@ def _live(
 
 def _origins(config: Config) -> frozenset[str]:
     return frozenset(config.server.cors_origins)
+
+
+def _exchange(
+    config: Config, way: Way, vault: Vault, known: CurrentServices, clock: Clock
+) -> Exchange:
+    issues = Witnessed(vault, way.trail)
+    return Exchange(way.authenticator, issues, known, clock, _terms(config))
 
 
 def _terms(config: Config) -> Terms:
