@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from proxy.clock import SystemClock
 from tests.support.caller import Answered, call
 from tests.support.engines import postgres_running
 from tests.support.origin import Origin, reply
 from tests.support.process import keyrelay, served
 from tests.support.relay import Running, running_relay
-from vault import Secret
+from vault import Secret, StoreUnavailable, open_vault
 
 KEY = "sk-canary-0123456789abcdefghij"
 PASSWORD = "sk-canary-password-0123456789"
@@ -109,6 +110,39 @@ async def test_who_was_seen_goes_on_while_the_server_is_gone(
             await up.issue("later")
     assert "the vault is read again" in caplog.text
     assert PASSWORD not in caplog.text
+
+
+async def test_a_vault_that_moves_under_a_server_is_outlived_as_a_lost_one(
+    tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is told 401, and nothing is changed in what was left; the new one is complete."""
+    data, url = tmp_path / "data", postgres.another()
+    async with (
+        Origin(reply(200, body=b"yes")) as origin,
+        running_relay(data, openai(origin)) as up,
+    ):
+        await up.add_key("openai", key=KEY)
+        seen, unseen = await up.issue("seen"), await up.issue("unseen")
+        await up.relay._parts.changes.look()
+        assert (await asked(up, seen)).status == 200
+        mover = await open_vault(data, {}, SystemClock())
+        await mover.move(url)
+        await mover.close()
+
+        async def is_noticed() -> bool:
+            return "the vault can't be read" in caplog.text
+
+        await until(is_noticed)
+        assert [(await asked(up, token)).status for token in (seen, unseen)] == [200, 503]
+        with pytest.raises(StoreUnavailable, match="moved"):
+            await up.issue("later")
+    (data / "keys.yaml").write_text(settings(url))
+    async with (
+        Origin(reply(200, body=b"yes")) as origin,
+        running_relay(data, openai(origin), settings(url), name="again") as up,
+    ):
+        for token in (seen, unseen):
+            assert (await asked(up, token)).status == 200
 
 
 async def test_the_server_is_given_nothing_that_is_secret(tmp_path: Path, postgres: Any) -> None:
