@@ -42,14 +42,14 @@ class TeamMetrics:
 
     async def gather(self) -> Report:
         """The sum of all workers, also of those that died; raises Unavailable."""
+        own = report(self._sources, self._began)
         try:
-            found, dead = await self._companion.ask("metrics_gather")
+            found, dead = await self._companion.ask("metrics_gather", tuple(own))
         except (Away, Refused) as error:
             raise Unavailable(
                 "The process that adds the metrics of all workers up is being replaced; try again.",
                 retry_after=1,
             ) from error
-        own = report(self._sources, self._began)
         return total([own, *(Report(*one) for one in found)], dead)
 
     def _report(self) -> tuple[Any, ...]:

@@ -63,8 +63,10 @@ class Reporting:
         if self._before is None:
             self._before = dead
 
-    async def _gather(self, asking: Link) -> Any:
-        """What the others report, and the counts of the dead."""
+    async def _gather(self, asking: Link, report: Any) -> Any:
+        """What the others report, and the counts of the dead; what the asking one tells itself now
+        is kept as well, so that no later sum is less."""
+        self._note(asking, report)
         others = [link for link in self._last if link is not asking]
         await asyncio.gather(*map(self._ask, others))
         reports = [self._last[link] for link in others if link in self._last]

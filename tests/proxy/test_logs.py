@@ -8,11 +8,22 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.logs import JSON, Form, Handler, Log, LogSettings, Told, as_console, logging_to
+from proxy.logs import (
+    JSON,
+    Form,
+    Handler,
+    Log,
+    LogSettings,
+    Told,
+    as_console,
+    logging_to,
+    write_line,
+)
 from tests.support.records import CALL
 
 LOGGED = CALL._replace(key="", answered=None, address="192.0.2.1")
@@ -187,6 +198,18 @@ def test_rooms_tell_by_the_same_way(pipe: Pipe) -> None:
     [line] = told(pipe, LogSettings(), work)
     assert (line["event"], line["level"], line["id"]) == ("it broke", "warning", "abc")
     assert line["logger"] == "keyrelay.cache"
+
+
+def test_one_of_several_processes_says_which_it_is(pipe: Pipe, tmp_path: Path) -> None:
+    """And waits for its turn to write; who has no thread writes at once, in the same form."""
+    with (tmp_path / "turns").open("w") as turns:
+        settings = LogSettings(process="worker 1", turns=turns.fileno())
+        write_line(pipe.sink, settings, Told(0.0, "error", "keyrelay", "at once", {"a": "b"}))
+        lines = told(pipe, settings, lambda: logging.getLogger("keyrelay").error("it"))
+    assert [(one["event"], one.get("process"), one.get("a")) for one in lines] == [
+        ("at once", None, "b"),
+        ("it", "worker 1", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,20 @@ async def test_workers_count_together(data: Path, origin: Origin) -> None:
         assert again["keyrelay_requests_total"] >= found["keyrelay_requests_total"]
 
 
+async def test_calls_of_a_short_lived_token_are_counted_together(
+    data: Path, origin: Origin
+) -> None:
+    """It is good at every worker, and for so many calls in all."""
+    async with team(data, origin) as up:
+        one, other = await up.meet(2)
+        fields = ("Authorization", f"Bearer {up.token}"), ("Content-Type", "application/json")
+        await one.request("POST", "/tokens", *fields, body=b'{"calls": 3}')
+        up.token = (await one.answer()).json()["token"]
+        callers = one, other, one, other
+        statuses = [(await up.ask(caller, up.target())).status for caller in callers]
+        assert statuses == [200, 200, 200, 429]
+
+
 async def metrics(up: Team) -> dict[str, float]:
     """The sums of each family."""
     [place] = re.findall(r"metrics on (http://\S+)/metrics", up.up.said[0])
