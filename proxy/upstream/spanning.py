@@ -72,6 +72,8 @@ class SpanningSlots(Slots):
         scopes = self._scopes(slot)
         if scopes and self._is_next(slot, scopes) and await self._try(slot, scopes):
             return slot
+        if self._alone and (taken := self.take(tenant, service)) is not None:
+            return taken  # it has become alone while it asked
         return await super().wait(tenant, service)
 
     def release(self, slot: Slot) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_hex
 
 import pytest
@@ -308,7 +308,8 @@ async def test_a_redis_that_stands_still_makes_an_instance_go_by_its_share(
 ) -> None:
     """After the deadline; and again with all when it goes on."""
     with redis_running() as redis:
-        async with together(redis.url, SlotLimits(total=4, spans_total=True), 2) as members:
+        limits = SlotLimits(total=4, spans_total=True)
+        async with together(redis.url, replace(limits, queue_length=0), 2) as members:
             redis.pause()
             monkeypatch.setattr(leases, "SECONDS", 0.05)
             slots = [await one.hold() for one in members for _ in range(2)]
@@ -316,6 +317,7 @@ async def test_a_redis_that_stands_still_makes_an_instance_go_by_its_share(
             redis.go_on()
             monkeypatch.setattr(leases, "SECONDS", 20.0)
             for one in members:
+                one.slots.become(limits)
                 await one.settle(up=True)
             late = asyncio.create_task(members[0].hold())
             await until_waiting(members[0], 1)
