@@ -29,6 +29,7 @@ from tests.proxy.limits.conftest import Book, granted, standing
 from tests.proxy.limits.together import Member, together
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningRedis, redis_running
+from tests.support.redises import cluster_running
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ async def all_know(members: Sequence[Member], budget: int, calls: int) -> None:
 async def test_no_call_slips_through_on_any_instance(redis: RunningRedis, kind: Kind) -> None:
     """Three hundred at once, and exactly as many pass as there are slots."""
     async with together(redis.url, kind=kind) as members:
-        assert await through(members, 300, calls=("40/hour", "90/day")) == 40
+        assert await through(members, 300, calls=("40/week", "90/month")) == 40
 
 
 @kinds
@@ -83,7 +84,7 @@ async def test_a_refused_call_takes_no_slot_of_another_window(
 ) -> None:
     """Nor of a budget."""
     async with together(redis.url, kind=kind) as members:
-        own = {"upstream_calls": ("10/hour", "3/day"), "budget": 50}
+        own = {"upstream_calls": ("10/week", "3/month"), "budget": 50}
         assert await sent(members, 30, **own) == 3
         for one in members:
             assert await sent([one], 1, **own) == 0
@@ -106,13 +107,13 @@ async def test_a_call_with_many_limits_asks_once(redis: RunningRedis) -> None:
 async def test_what_is_given_back_is_free_everywhere(redis: RunningRedis, kind: Kind) -> None:
     """In order: what comes after it finds it."""
     async with together(redis.url, 2, kind=kind) as [one, other]:
-        own = {"upstream_calls": ("1/hour",), "budget": 1}
+        own = {"upstream_calls": ("1/month",), "budget": 1}
         assert await one.send(**own)
         assert not await other.send(**own)
         one.limits.give_back(one.sending(**own))
         assert await one.send(**own)
         one.limits.give_back(one.sending(**own))
-        assert not await one.send(upstream_calls=("1/hour",), budget=0)
+        assert not await one.send(upstream_calls=("1/month",), budget=0)
         assert await other.send(**own)
 
 
@@ -144,7 +145,7 @@ async def test_instances_whose_clocks_differ_count_in_the_same_windows(
     """The time is Redis' own."""
     async with together(redis.url, 2) as [one, other]:
         other.clock.advance(7200)
-        assert await through([one, other], 50, calls=("5/hour",)) == 5
+        assert await through([one, other], 50, calls=("5/month",)) == 5
 
 
 async def test_an_answer_tells_how_limits_stand_on_all(redis: RunningRedis) -> None:
@@ -265,6 +266,21 @@ async def _set_time(client: Any, now: int) -> None:
 
 
 _SET = "redis.call('DEL', KEYS[1]) redis.call('RPUSH', KEYS[1], ARGV[1], 0)"
+
+
+async def test_a_cluster_counts_the_calls_of_each_tenant() -> None:
+    """What comes together goes to the node of each; nothing is mixed up."""
+    with cluster_running() as nodes:
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        async with together(url, 2) as members:
+            own = {"upstream_calls": ("9/day",), "budget": 5}
+            calls = [
+                one.send(token=f"of-{tenant}", tenant=tenant, **own)
+                for one in members
+                for tenant in "abcd" * 4
+            ]
+            assert sum(await asyncio.gather(*calls)) == 4 * 5
+            assert [one.engine.failures for one in members] == [0, 0]
 
 
 # Budgets.
