@@ -266,8 +266,8 @@ def _gone(error: Exception) -> Gone:
 
     if isinstance(error, Gone):
         return error
-    if not isinstance(error, RedisError | OSError | TimeoutError):
-        raise error
+    if not isinstance(error, RedisError | OSError | EOFError | TimeoutError | RuntimeError):
+        raise error  # a transport that closed under the client is a RuntimeError
     if _is_an_answer(error):
         return Refused(f"Redis refused: {_kind(error)}")
     return Gone(f"Redis can't be used now: {_kind(error)}")

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from proxy.cache.redis import RedisStore
+from proxy.causes import lineage
 from proxy.engine import PAUSE_SECONDS, Engine, Gone
 
 _log = logging.getLogger("keyrelay.cache")
@@ -36,7 +37,7 @@ class Hearing:
         self._store = store
         self._cache = cache
         self._task: asyncio.Task[None] | None = None
-        self._told = ""
+        self._words, self._told = "", False
         self.hears = False
 
     async def start(self) -> None:
@@ -57,8 +58,8 @@ class Hearing:
                 async with aclosing(self._engine.heard(self._store.channel)) as heard:
                     async for news in heard:
                         self._hear(news)
-            except Gone as gone:
-                self._tell(gone)
+            except Exception as error:  # whatever it is, the next try may succeed
+                self._tell(str(error) if isinstance(error, Gone) else lineage(error))
             finally:
                 self._become(False)
             await asyncio.sleep(PAUSE_SECONDS)
@@ -74,15 +75,15 @@ class Hearing:
 
     def _become(self, hears: bool) -> None:
         """Whatever was missed before is not answered from memory."""
-        self._told = "" if hears else self._told
+        self._told = self._told and not hears
         if hears or self.hears:
             self.hears = hears
             self._store.outdate()
             self._cache.remember(hears)
 
-    def _tell(self, gone: Gone) -> None:
-        """Once, until it changes; an outage the engine has told of."""
-        words = str(gone)
-        if words != self._told and self._engine.up:
-            self._told = words
+    def _tell(self, words: str) -> None:
+        """Once, if it is so the second time too; an outage the engine has told of by then."""
+        again, self._words = words == self._words, words
+        if again and not self._told and self._engine.up:
+            self._told = True
             _log.warning("what others write can't be heard, nothing stays in memory: %s", words)

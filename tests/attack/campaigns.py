@@ -70,7 +70,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "shelves": Campaign(
         "9",
         "shelves",
-        {"kills": 200, "evictions": 2000, "failovers": 5},
+        {"kills": 60, "evictions": 2000, "failovers": 5},
         {"kills": 3, "evictions": 100, "failovers": 1},
     ),
     "fleet": Campaign("13", "fleet", {"calls": 300}, {"calls": 30, "workers": 1}),

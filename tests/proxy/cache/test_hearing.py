@@ -173,6 +173,25 @@ async def test_a_user_who_may_not_listen_is_told_once(
     ]
 
 
+async def test_a_fault_of_ours_does_not_end_it(
+    redis: RunningRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and tried again."""
+    async with a_process(redis) as one:
+        await until(lambda: one.hearing.hears)
+        hear, faults = one.hearing._hear, [KeyError(), KeyError()]
+
+        def failing(news: bytes | None) -> None:
+            if faults:
+                raise faults.pop()
+            hear(news)
+
+        one.hearing._hear = failing  # type: ignore[method-assign]
+        redis.say("client", "kill", "type", "pubsub")
+        await until(lambda: not faults and one.hearing.hears)
+    assert "KeyError" in caplog.text
+
+
 async def test_one_that_never_began_ends() -> None:
     """A start may fail before."""
     engine = Engine(Place.of("redis://127.0.0.1:1"), PREFIX, FakeClock(NOW))
