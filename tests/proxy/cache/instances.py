@@ -78,6 +78,19 @@ class Instances:
         flights = [one.bench.cache._flights for one in self.all]
         await patiently(lambda: sum(f.abroad for one in flights for f in one.all()) == count)
 
+    async def followed(self, leader: int) -> None:
+        """Waits until somebody follows what an instance leads."""
+        flights = self[leader].bench.cache._flights
+        tellers = [f.sharing._teller for f in flights.all() if f.sharing is not None]  # type: ignore
+        others = [one.commons for one in self.all if one is not self[leader]]
+
+        def is_followed(lead: Any) -> bool:
+            if self[leader].wire is None:
+                return bool(lead.leading.followers)
+            return any(lead.id in commons.parties for commons in others)
+
+        await patiently(lambda: any(is_followed(one.lead) for one in tellers if one is not None))
+
     async def next(self) -> tuple[int, Exchange]:
         """The next upstream call, whoever makes it."""
         waiting = [asyncio.create_task(one.bench.upstream.next()) for one in self.all]

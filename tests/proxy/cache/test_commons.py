@@ -163,7 +163,7 @@ async def test_a_leader_that_fails_before_its_header_wakes_one_follower_of_all(
         with pytest.raises(UpstreamTimeout):
             await first
         who, second = await three.next()
-        await three.follow(1)
+        await three.followed(who)
         assert sorted(three.sent) == [0, 1, 1]
         second.play(Reply())
         assert {answer.body for answer in await asyncio.gather(*others)} == {b"hello"}
@@ -180,8 +180,8 @@ async def test_an_own_follower_of_a_failed_leader_may_be_the_next(several: Any) 
         exchange.fail(UpstreamTimeout("No answer in time."))
         with pytest.raises(UpstreamTimeout):
             await first
-        _, second = await two.next()
-        await two.follow(1)
+        who, second = await two.next()
+        await two.followed(who)
         second.play(Reply())
         assert (await mate).body == (await other).body == b"hello"
         assert sum(two.sent) == 2
@@ -239,7 +239,7 @@ async def test_a_leader_that_dies_is_over_within_the_time_of_its_lease(
         with pytest.raises(UpstreamIncomplete):
             await reader.rest()
         who, next_one = await three.next()
-        await three.follow(1)
+        await three.followed(who)
         next_one.play(Reply())
         assert {answer.body for answer in await asyncio.gather(*others)} == {b"hello"}
         assert who in (1, 2)
