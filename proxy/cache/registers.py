@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from proxy.cache.entry import CacheStats, Entry, Holding
-from proxy.cache.scripts import DROP, EXPIRE, REGISTER
+from proxy.cache.scripts import DROP, EXPIRE, HOLDS, REGISTER
 from proxy.cache.shelf import Label, Member, member, tag_of
 from proxy.cache.shelves import Shelves
 from vault import Purge
@@ -106,11 +106,11 @@ class Registers:
             await self._drop(names, await self._missing(names))
 
     async def _missing(self, names: tuple[str, str]) -> list[Member]:
-        """Of some members, those whose shelf is gone."""
+        """Of some members, those that are on no shelf: evicted, or replaced by two at once."""
         texts = await self._on.ask("zrandmember", names[0], SAMPLE)
         found = []
         for one in map(Member.read, texts):
-            if not await self._on.ask("exists", self._on.shelf(one.tag)):
+            if not await self._on.run(HOLDS, (self._on.shelf(one.tag),), one.number):
                 found.append(one)
         return found
 

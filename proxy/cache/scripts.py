@@ -80,6 +80,17 @@ return 1
 )
 """Answers off their shelf, by their numbers."""
 
+HOLDS: Final = Script(
+    _LABEL,
+    """
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if read(field).number == ARGV[1] then return 1 end
+end
+return 0
+""",
+)
+"""Whether an answer is on its shelf, by its number."""
+
 TOUCH: Final = Script(
     _LABEL,
     """
