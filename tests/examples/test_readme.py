@@ -16,7 +16,13 @@ def test_every_example_is_listed() -> None:
     linked = re.findall(
         r"^\| \[[^]]+\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE
     )
-    folders = ("deploy/keyrelay.service", "monitoring/prometheus.yml", "page/index.html")
+    folders = (
+        "deploy/keyrelay.service",
+        "deploy/cluster/compose.yaml",
+        "deploy/kubernetes/keyrelay.yaml",
+        "monitoring/prometheus.yml",
+        "page/index.html",
+    )
     assert sorted(linked) == sorted([*SCRIPTS, *folders])
     assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} - {"__pycache__"} == {
         one.partition("/")[0] for one in folders
