@@ -64,6 +64,7 @@ class Intruder:
         self.data = data
         self._database = sqlite3.connect(data / "vault.db", isolation_level=None)
         self._database.execute("PRAGMA synchronous = OFF")  # nobody cuts the power here
+        self._database.text_factory = _text
 
     def run(self, statement: str, *values: Value) -> list[tuple[Value, ...]]:
         return self._database.execute(statement, values).fetchall()
@@ -100,6 +101,11 @@ class Intruder:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _text(octets: bytes) -> str:
+    """Of what was flipped, too, which may be no text any more."""
+    return octets.decode(errors="surrogateescape")
 
 
 EVERY_BIT = range(8)
