@@ -58,7 +58,12 @@ class Convoy(Generic[Question, Answer]):
         turn: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, turn))
         self._news.set()
-        return await turn
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._carrier.unheard(question, turn.result())  # it came, and nobody took it
+            raise
 
     def post(self, question: Question) -> None:
         """Sends what needs no answer."""

@@ -190,15 +190,13 @@ class SpanningSlots(Slots):
         slot.tenant.in_flight -= 1
         slot.tenant.turn = turn
         slot.service.in_flight -= 1
-        if self.waiting:
-            self._serve()
 
     # The queues.
 
     def _fits(self, tenant: Tenant, service: Service) -> bool:
         if not super()._fits(tenant, service):
             return False
-        if not self._full:
+        if self._alone or not self._full:
             return True
         return not any(name in self._full for name, _ in self._scopes(Slot(tenant, service)))
 

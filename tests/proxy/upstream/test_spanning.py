@@ -194,6 +194,39 @@ async def test_a_call_that_has_gone_leaves_nothing_behind(redis: RunningRedis) -
         assert in_flight([one, other]) == 0
 
 
+async def test_a_call_that_goes_with_its_answer_leaves_nothing_behind(redis: RunningRedis) -> None:
+    """It hangs up when the answer is there and before it has heard it."""
+    async with together(redis.url, SlotLimits(total=1, spans_total=True), 1) as [one]:
+        calls = [asyncio.create_task(one.hold())]
+        learn = one.leases.carry
+
+        async def carry(questions: Sequence[leases.Ask]) -> Sequence[str]:
+            answers = await learn(questions)
+            asyncio.get_running_loop().call_soon(calls[0].cancel)  # before the call wakes
+            return answers
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(one.leases, "carry", carry)
+            await asyncio.wait(calls)
+        assert calls[0].cancelled()
+        async with asyncio.timeout(20):
+            one.slots.release(await one.hold())
+
+
+async def test_who_waits_asks_now_and_then(redis: RunningRedis) -> None:
+    """A refusal is not what the next question waits for: that comes in its time."""
+    async with together(redis.url, SlotLimits(total=1, spans_total=True), 2) as [one, other]:
+        slot = await one.hold()
+        waiting = asyncio.create_task(other.hold())
+        await until_waiting(other, 1)
+        async with asyncio.timeout(20):
+            while not other.slots._full:
+                await asyncio.sleep(0)
+        assert not other.slots._news.is_set()
+        one.slots.release(slot)
+        other.slots.release(await waiting)
+
+
 async def test_what_waits_for_one_service_delays_no_other(redis: RunningRedis) -> None:
     """It is full; the other is not."""
     limits = SlotLimits(services={"x": 1, "y": 1})
@@ -301,6 +334,26 @@ async def test_without_redis_each_has_its_share() -> None:
             for one, task in zip((*members, members[0]), (*waiting, extra), strict=True):
                 one.slots.release(await task)
             assert in_flight(members) == 0
+
+
+async def test_what_was_full_everywhere_is_not_full_alone() -> None:
+    """Whoever was refused last before Redis went away goes by the share from then on."""
+    with redis_running() as redis:
+        limits = SlotLimits(total=2, spans_total=True)
+        async with together(redis.url, limits, 2) as [one, other]:
+            slots = [await one.hold(), await one.hold()]
+            waiting = asyncio.create_task(other.hold())
+            await until_waiting(other, 1)
+            async with asyncio.timeout(20):
+                while not other.slots._full:
+                    await asyncio.sleep(0.001)
+            redis.kill()
+            await other.settle(up=False)
+            async with asyncio.timeout(20):
+                other.slots.release(await waiting)
+                other.slots.release(await other.hold())
+            for slot in slots:
+                one.slots.release(slot)
 
 
 async def test_a_redis_that_stands_still_makes_an_instance_go_by_its_share(
