@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import asyncpg
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -50,7 +52,14 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "60s",
     "tcp_keepalives_idle": "30",
 }
-_UNREADABLE: Final = "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE"
+_UNREADABLE: Final = (
+    "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE, and write the signs "
+    "@ / ? # % of a password as %40 %2F %3F %23 %25"
+)
+_NO_AUTHORITY: Final = (
+    "the sslmode of the vault's URL asks whose the server is, and no certificate is there to tell "
+    "by; add sslrootcert=FILE, with that of the authority which vouches for the server"
+)
 _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'"
@@ -58,9 +67,15 @@ _DURABLE: Final = (
 _ENDED: Final = ("08", "57P")
 """How the states begin that say that a connection, or the server, has come to its end."""
 
+_WHY: Final = (
+    (TimeoutError, "the server does not answer"),
+    (FileNotFoundError, "a file that vault.url names is not there"),
+    (TargetServerAttributeNotMatched, "no server is there as target_session_attrs asks for"),
+)
 _REMEDIES: Final = (
     ("28", "correct the user and the password in vault.url"),
     ("3D", "create the database, or correct vault.url"),
+    ("42704", "take out of vault.url what its server does not know"),
     ("42501", "give its user the right to create tables in its schema"),
     ("42", "restore it from your backup"),
     ("53", "see that the server has room and takes enough connections, and try again"),
@@ -203,8 +218,11 @@ class PostgresServer:
                     command_timeout=STATEMENT_SECONDS,
                     server_settings=dict(_SESSION),
                 )
+            except OSError:
+                raise  # also a certificate that is not accepted, which is a ValueError as well
             except ValueError as error:
-                raise Invalid(_UNREADABLE) from error
+                unknown = "root certificate" in str(error)
+                raise Invalid(_NO_AUTHORITY if unknown else _UNREADABLE) from error
             self._made.add(made)
             await made.execute(_DURABLE)
             return made
@@ -269,10 +287,12 @@ def _described(dsn: str) -> str:
     """Host and database of a URL; raises Invalid, and shows nothing of it."""
     try:
         parts = urlsplit(dsn)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
     except ValueError:
         raise Invalid(_UNREADABLE) from None
+    user, _, host = parts.netloc.rpartition("@")
+    if "@" in user + parts.path or parts.fragment:  # a part of a password may stand anywhere
+        raise Invalid(_UNREADABLE)
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 @contextmanager
@@ -300,11 +320,23 @@ def _told(error: BaseException) -> StoreUnavailable:
 
 
 def _why_gone(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "the server does not answer"
-    if isinstance(error, OSError):
-        return os.strerror(error.errno).lower() if error.errno else "no connection to it"
+    for kind, why in _WHY:
+        if isinstance(error, kind):
+            return why
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return _why_not_connected(error)
     return "the connection was lost"
+
+
+def _why_not_connected(error: OSError) -> str:
+    if "rejected SSL" in str(error):
+        return "it offers no TLS, which sslmode asks for"
+    number = error.errno or 0
+    if number < 0:  # as of who looks names up
+        return "the address of its host is not known"
+    return os.strerror(number).lower() if number else "no connection to it"
 
 
 def _sentence(reason: str, remedy: str) -> str:

@@ -71,13 +71,20 @@ async def _moved(desk: Desk, place: _Place) -> Moved:
 def _place(desk: Desk, to: str | None) -> _Place:
     if to == FILE:
         return _Place(desk.data / "vault.db", None)
-    if to is not None and "@" in to and ":" in to.partition("://")[2].rpartition("@")[0]:
+    if to is not None and _holds_password(to):
         raise Failed(_EXPOSED)
     try:
         url = read_url() if to is None else resolve_url(to, desk.environ, Path())
         return _Place(url_of_vault(url), _setting(to))
     except ValueError as error:
         raise Failed(str(error)) from error
+
+
+def _holds_password(to: str) -> bool:
+    place = to.partition("://")[2]
+    before, _, options = place.partition("?")
+    user = (before if "@" in before else place).rpartition("@")[0]
+    return ":" in user or "password=" in options.lower()
 
 
 def _setting(to: str | None) -> str:

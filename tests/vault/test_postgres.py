@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from ssl import SSLCertVerificationError, SSLError
 
 import pytest
 from sqlalchemy import select, text
@@ -127,8 +128,14 @@ async def _hold(vault: Vault, until: asyncio.Event) -> None:
         ("keyrelay:{password}@127.0.0.1:{port}/nowhere", 'se "nowhere" does not.*create the dat'),
         ("keyrelay:{password}@127.0.0.1:1/postgres", "connection refused.*see that its server run"),
         ("keyrelay:{password}@127.0.0.1:1,127.0.0.1:1/x", "see that its server runs"),
-        ("keyrelay:{password}@127.0.0.1:{port}/postgres?sslmode=require", "see that its server"),
-        ("keyrelay:{password}@no.such.host.invalid/postgres", "see that its server runs"),
+        ("keyrelay:{password}@127.0.0.1:{port}/x?sslmode=require", "no TLS, which sslmode asks"),
+        ("keyrelay:{password}@no.such.host.invalid/x", "address of its host is not known.*see th"),
+        ("keyrelay:{password}@/x?host=/no/where", "a file that vault.url names is not there"),
+        ("keyrelay:{password}@127.0.0.1:{port}/postgres?channel=on", '"channel".; take out of va'),
+        (
+            "keyrelay:{password}@127.0.0.1:{port}/postgres?target_session_attrs=standby",
+            "no server is there as target_session_attrs asks for",
+        ),
     ],
 )
 async def test_a_server_that_refuses_is_told_without_the_password(
@@ -141,7 +148,17 @@ async def test_a_server_that_refuses_is_told_without_the_password(
     assert PASSWORD not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["postgresql://[", f"postgresql://u:{PASSWORD}@h:port/d"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://[",
+        f"postgresql://u:{PASSWORD}@h:port/d",
+        f"postgresql://u:1/{PASSWORD}@127.0.0.1/d",
+        f"postgresql://u:1@{PASSWORD}@127.0.0.1/d",
+        f"postgresql://u:1#{PASSWORD}@127.0.0.1/d",
+        f"postgresql://u:1?{PASSWORD}@127.0.0.1/d",
+    ],
+)
 async def test_a_url_that_cannot_be_read_is_not_shown(
     tmp_path: Path, clock: FakeClock, url: str
 ) -> None:
@@ -149,6 +166,39 @@ async def test_a_url_that_cannot_be_read_is_not_shown(
     with pytest.raises(Invalid, match="URL can't be read; try postgresql://U") as caught:
         await open_vault(tmp_path / "data", {}, clock, url=url, create=True)
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (SSLCertVerificationError(1, "of another"), "its certificate is not accepted: expired\\)"),
+        (SSLError(1, "wrong version"), "the connection was lost"),
+    ],
+)
+async def test_a_certificate_that_is_not_accepted_is_a_server_that_is_lost(
+    postgres: RunningPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: OSError,
+    expected: str,
+) -> None:
+    """It may come to that while a server runs, so nothing is wrong with the URL."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise raised
+
+    raised.verify_message = "expired"  # type: ignore[attr-defined]
+    monkeypatch.setattr("asyncpg.connect", refuse)
+    with pytest.raises(StoreUnavailable, match=expected):
+        await Store.at(postgres.url).state()
+
+
+async def test_to_ask_whose_the_server_is_takes_an_authority(
+    postgres: RunningPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a URL that is taken over from elsewhere seldom names it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Invalid, match="no certificate is there to tell by; add sslrootcert=FILE"):
+        await Store.at(f"{postgres.url}?sslmode=verify-full").state()
 
 
 async def test_an_error_shows_nothing_of_a_row(postgres: RunningPostgres) -> None:

@@ -42,8 +42,15 @@ def test_a_vault_moves_to_a_server_and_back(shell: Terminal, url: str) -> None:
 def test_a_password_is_no_argument(shell: Terminal, url: str) -> None:
     """But what names it is, or standard input."""
     shell.run("init")
-    said = shell.run("migrate", "--to", f"postgresql://relay:{OTHER}@db/x", code=1)
-    assert "never an argument" in said.err
+    host = url.partition("@")[2]
+    for exposed in (
+        f"relay:{OTHER}@db/x",
+        f"relay:1?{OTHER}@db/x",
+        f"keyrelay@{host}?password={OTHER}",
+        f"/x?user=relay&sslpassword={OTHER}",
+    ):
+        said = shell.run("migrate", "--to", f"postgresql://{exposed}", code=1)
+        assert "never an argument" in said.err
     assert "expected postgresql" in shell.run("migrate", "--to", "mysql://db/x", code=1).err
     assert "NOBODY to be set" in shell.run("migrate", "--to", "${NOBODY}", code=1).err
     (shell.home / "url").write_text(url + "\n")
