@@ -63,7 +63,7 @@ class SharedCounts:
         self._ask_at = float("-inf")
         self._refused = False
         self._convoy: Convoy[Question, Answer] = Convoy(self)
-        engine.when_back(lambda: self._tell(everything=False))
+        engine.when_back(lambda: self._tell(everything=True))  # another may stand in, and know less
         instances.when_beaten(self._keep_up)
         instances.when_forgotten(lambda: self._tell(everything=True))
 

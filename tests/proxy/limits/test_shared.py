@@ -343,6 +343,26 @@ async def test_without_redis_each_has_its_share(caplog: pytest.LogCaptureFixture
     assert sum("answers again" in line for line in caplog.messages) == 3
 
 
+async def test_a_replica_that_lacks_the_last_calls_hears_of_them() -> None:
+    """It stands in for its master, whose memory it has but for the last writes."""
+    with redis_running() as redis:
+        async with together(redis.url, 2) as members:
+            assert await sent(members, 2, budget=10) == 2
+            count, facts = redis.say("KEYS", "*:budget:*"), redis.say("KEYS", "*:facts")
+            known, memory = redis.say("GET", count), redis.say("HGETALL", facts).split()
+            assert await sent(members, 6, budget=10) == 6
+            await all_know(members, 10, 8)
+            redis.kill()
+            assert await sent(members, 20, budget=8) == 0
+            redis.start_again()
+            redis.wait()
+            redis.say("SET", count, known)
+            redis.say("HSET", facts, *memory)
+            for one in members:
+                await one.find_again()
+            assert await sent(members, 20, budget=10) == 2
+
+
 async def test_a_redis_that_stands_still_delays_nobody_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
