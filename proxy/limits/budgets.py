@@ -79,6 +79,12 @@ class Budgets:
         self._ledger.note(subject, self._month, total - before)
         self._news.set()
 
+    def is_of_now(self, taken: float | None) -> bool:
+        """Whether what was taken at that time (monotonic; None: just now) counts in this month."""
+        self._turn()
+        age = 0.0 if taken is None else self._clock.monotonic() - taken
+        return self._clock.now() - age >= self._begins
+
     @property
     def month(self) -> str:
         """The present one, such as 2026-11."""

@@ -118,7 +118,7 @@ class LocalCounts:
             self._limiter.give_back(bill.windows, taken)
         if bill.allowance is not None:
             self._allowances.give_back(bill.allowance)
-        if bill.budget is not None:
+        if bill.budget is not None and self._budgets.is_of_now(taken):
             self._budgets.count(bill.budget.subject, -1)
 
     def recall(self, bill: Bill, calls: int) -> None:

@@ -118,8 +118,10 @@ class SharedCounts:
         self._own.give_back(bill.windows, taken)
         age = 0.0 if taken is None else self._clock.monotonic() - taken
         question = self._question("back", bill)._replace(age=max(0.0, age))
-        if bill.budget is not None:
+        if bill.budget is not None and self._budgets.is_of_now(taken):
             self._budgets.count(bill.budget.subject, -1)
+        elif bill.budget is not None:
+            question = question._replace(total=None)
         if self._is_together():
             self._convoy.post(question)
         else:

@@ -16,6 +16,7 @@ from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateL
 
 from proxy.config import Limits as Section
 from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.limits.budgets import month_of
 from proxy.limits.counts import Kind
 from proxy.limits.grammar import parse_rate
 from proxy.limits.limiter import LIMITERS, MemoryLimiter
@@ -337,6 +338,20 @@ async def test_upstream_calls_and_the_budget_are_counted_apart() -> None:
             await limits.spend(spent)
     limits.give_back(spent)
     await limits.spend(spent)
+
+
+async def test_a_call_of_last_month_frees_none_of_this_one() -> None:
+    """It went out before the month's end, and was not made after all."""
+    clock = FakeClock()
+    limits = limits_of(clock)
+    bill = sending(limits, budget=1)
+    taken = await limits.spend(bill)
+    clock.advance(month_of(clock.now())[2] - clock.now())
+    limits.give_back(bill, await limits.spend(bill))
+    await limits.spend(bill)
+    limits.give_back(bill, taken)
+    with pytest.raises(BudgetSpent):
+        await limits.spend(bill)
 
 
 def sending(limits: Limits, **own: object) -> Bill:

@@ -296,6 +296,18 @@ async def test_a_budget_is_never_exceeded(redis: RunningRedis) -> None:
     assert sum(book.counts.get(("id-ann", MONTH), 0) for book in books) == 50
 
 
+async def test_a_call_of_last_month_frees_none_of_this_one(redis: RunningRedis) -> None:
+    """It went out before the month's end, and was not made after all."""
+    async with together(redis.url, 1) as [one]:
+        bill = one.sending(budget=3)
+        taken = await one.limits.spend(bill)
+        one.clock.advance(month_of(one.clock.now())[2] - one.clock.now())
+        assert await sent([one], 2, budget=3) == 2
+        one.limits.give_back(bill, taken)
+        one.limits.give_back(bill, await one.limits.spend(bill))
+        assert await sent([one], 9, budget=3) == 1
+
+
 async def test_a_budget_goes_on_where_redis_has_forgotten_it(redis: RunningRedis) -> None:
     """From what this instance knew, at once; a beat later, from what any of them knew."""
     async with together(redis.url) as members:
