@@ -211,10 +211,11 @@ class Log:
 
 
 def write_line(descriptor: int, settings: LogSettings, told: Told) -> None:
-    """One line, at once and without a thread."""
+    """One line, at once and without a thread; not where nobody takes it within a second."""
     line = _rendered(settings.made_for(descriptor).rendering(), told)
-    with suppress(OSError), turn_of(settings.turns):  # nobody may read it
-        os.write(descriptor, line)
+    with suppress(OSError), turn_of(settings.turns, LAST_SECONDS):  # nobody may read it
+        if select.select([], [descriptor], [], LAST_SECONDS)[1]:
+            os.write(descriptor, line)
 
 
 # From a line to an event.

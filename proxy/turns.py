@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 _PAUSE: Final = 0.01
 
@@ -23,35 +24,39 @@ def turn(path: Path, seconds: float) -> Iterator[None]:
     does not come in so many seconds, as for a thread that has it already."""
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(lock, "r+b") as file:  # its end, also by a crash, is that of the lock
-        _wait(file, seconds)
+        _wait(partial(fcntl.flock, file), seconds)
         yield
 
 
 @contextmanager
-def turn_of(lock: int | None) -> Iterator[None]:
-    """No other process that has this open file writes inside; None: there is no other. Blocks."""
+def turn_of(lock: int | None, seconds: float | None = None) -> Iterator[None]:
+    """No other process that has this open file writes inside; None: there is no other. Blocks, if
+    so many seconds are given no longer than that; then raises OSError."""
     if lock is None:
         yield
         return
-    fcntl.lockf(lock, fcntl.LOCK_EX)  # a process's own, and gone with it
+    if seconds is None:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # a process's own, and gone with it
+    else:
+        _wait(partial(fcntl.lockf, lock), seconds)
     try:
         yield
     finally:
         fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
-def _wait(file: BinaryIO, seconds: float) -> None:
+def _wait(lock: Callable[[int], object], seconds: float) -> None:
     for _ in range(int(seconds / _PAUSE)):
-        if _locks(file):
+        if _locks(lock):
             return
         time.sleep(_PAUSE)
-    if not _locks(file):
+    if not _locks(lock):
         raise BlockingIOError("somebody else is writing")
 
 
-def _locks(file: BinaryIO) -> bool:
+def _locks(lock: Callable[[int], object]) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

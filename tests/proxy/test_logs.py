@@ -7,12 +7,15 @@ import fcntl
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy import logs
 from proxy.logs import (
     JSON,
     Form,
@@ -28,6 +31,13 @@ from tests.support.records import CALL
 
 LOGGED = CALL._replace(key="", answered=None, address="192.0.2.1")
 PIPE = 4096
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "w") as turns:
+    fcntl.lockf(turns, fcntl.LOCK_EX)
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
 STEERING = "red\x1b[31m\x07\r\n\x9b2J\u202e\u2028end\x7f"
 
 
@@ -210,6 +220,25 @@ def test_one_of_several_processes_says_which_it_is(pipe: Pipe, tmp_path: Path) -
         ("at once", None, "b"),
         ("it", "worker 1", None),
     ]
+
+
+def test_who_has_no_thread_waits_for_no_reader(
+    pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where nobody takes lines, nor where another process has the turn for that reason."""
+    monkeypatch.setattr(logs, "LAST_SECONDS", 0.02)
+    line = Told(0.0, "error", "keyrelay", "at once", {})
+    with (tmp_path / "turns").open("w") as turns:
+        settings = LogSettings(turns=turns.fileno())
+        command = [sys.executable, "-c", HOLDER, turns.name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"mine\n"
+            write_line(pipe.sink, settings, line)
+            other.kill()
+        os.write(pipe.sink, b"\n" * PIPE)  # as much as it holds
+        write_line(pipe.sink, settings, line)
+    assert pipe.read_all() == [""] * PIPE
 
 
 @pytest.mark.parametrize(
