@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault import schema
-from vault.anchor import point_of
+from vault.anchor import Point, point_of
 from vault.auditing import Auditing
 from vault.chain import State
 from vault.core import Core, Moment
@@ -23,7 +23,10 @@ from vault.errors import AlreadyExists, Invalid, Unopenable
 from vault.records import Moved
 from vault.registering import faults, read
 from vault.store import Inside, Store, hold, state_in
-from vault.tables import DATA_KEYS, METADATA
+from vault.tables import AUDIT, DATA_KEYS, METADATA
+
+MOVE: Final = "vault migrate"
+"""The action of the last row of a copy."""
 
 _AT_ONCE: Final = 1000
 _TABLES: Final = METADATA.sorted_tables
@@ -86,7 +89,7 @@ class Moving:
     async def _record(self, new: AsyncConnection, there: Store) -> None:
         async with self._as_if_open(new).changing() as change:
             subject = f"{self._core.store.described} to {there.described}"
-            await change.record("vault migrate", "", subject)
+            await change.record(MOVE, "", subject)
 
     def _as_if_open(self, connection: AsyncConnection) -> Core:
         """What is inside a transaction, as a vault; the anchor hears of it once it is opened."""
@@ -112,11 +115,22 @@ async def _make_room(
     mine, other = await _name_of(old), await _name_of(new)
     if other is not None and mine != other:
         raise AlreadyExists(f"there is another vault in {there.described}; name an empty database")
-    if other is not None and point_of(await state_in(new)) > point_of(state):
+    if other is not None and await _has_more(new, state):
         raise AlreadyExists(f"the same vault is in {there.described}, and newer: go on with that")
     for table in reversed(_TABLES):
         await new.execute(delete(table))
     await new.execute(_STANDS, {"at": schema.HEAD})
+
+
+async def _has_more(new: AsyncConnection, state: State) -> bool:
+    """Whether a copy went on. One that ends with the row of its making did not: whoever made it
+    was killed before the old database could say that it was left."""
+    there, here = point_of(await state_in(new)), point_of(state)
+    if state.head is None or there != Point(here.generation + 1, here.rows + 1):
+        return there > here
+    link = await new.scalar(select(AUDIT.c.link).where(AUDIT.c.id == here.rows))
+    last = await new.scalar(select(AUDIT.c.action).where(AUDIT.c.id == there.rows))
+    return (link, last) != (state.head.link, MOVE)
 
 
 async def _name_of(connection: AsyncConnection) -> str | None:
