@@ -159,13 +159,16 @@ class Cache:
                     self._trouble.tell("purge its store", error)
 
     def forget(self, key: bytes) -> None:
-        """Another process has replaced what is stored under this key."""
+        """Another process has replaced what is stored under this key: nobody joins older ones."""
         self._memory.clear(key)
+        self._flights.overtake(key)
 
     def remember(self, hears: bool) -> None:
         """Forgets all that is in memory; it stays so unless it `hears` of what others replace."""
         self._memory.clear()
         self._memory.closed = not hears
+        if hears:
+            self._flights.overtake()
 
     async def sweep(self) -> None:
         """Gives back the room of answers that are over."""

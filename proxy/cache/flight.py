@@ -99,6 +99,7 @@ class Flight:
     """One upstream call. `leader`: whose call is sent; `kept`: whether its answer is to stay.
 
     `until`: to when; `apart`: it is shared with nobody; `abroad`: another process makes the call.
+    `overtaken`: another has stored something under its key since it began, or may have.
     """
 
     def __init__(self, key: bytes, ground: Ground, leader: Seat) -> None:
@@ -111,7 +112,7 @@ class Flight:
         self.found_nothing = leader.looked_up
         self.storing = leader.until is not None
         self.kept = self.storing
-        self.closed = False
+        self.closed = self.overtaken = False
         self.successor: Flight | None = None
         self.complete = False
         self.refusal: str | None = None

@@ -34,6 +34,11 @@ class Flights:
             if purges.cover(grant.tenant, service, flight.requested_at):
                 flight.closed = True
 
+    def overtake(self, key: bytes | None = None) -> None:
+        """Another process has stored something under a key, or may have, under any."""
+        for flight in self._all if key is None else self._joinable.get(key, ()):
+            flight.closed = flight.overtaken = True
+
     def add(self, flight: Flight, *, replaces: bool, alone: bool = False) -> None:
         """Starts a flight. `replaces`: nobody joins earlier ones; `alone`: nobody joins it."""
         self._all.add(flight)

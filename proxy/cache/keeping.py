@@ -41,7 +41,10 @@ class Keeping:
         return True
 
     def _small(self, flight: Flight) -> bytes | None:
-        return flight.spool.in_memory() if self.memory.takes(flight.spool.size) else None
+        """None where it is too large, or may be older than what another process has stored."""
+        if flight.overtaken or not self.memory.takes(flight.spool.size):
+            return None
+        return flight.spool.in_memory()
 
     async def keep(self, flight: Flight) -> bool:
         """Writes an answer to the store, unless too many octets wait for that already; whether it

@@ -266,6 +266,47 @@ async def test_an_invalidating_call_joins_nobody_and_the_older_answer_is_not_sto
         assert two[0].bench.cache.in_memory.entries == 0
 
 
+async def test_what_another_process_has_replaced_is_neither_joined_nor_remembered(
+    several: Any,
+) -> None:
+    """Those aboard hear it to its end; whoever comes later looks for the newer one."""
+    async with several() as three:
+        first, exchange = await three.lead()
+        other = three[1].bench.begin()
+        await three.follow(1)
+        key = three[0].bench.cache._flights.all()[0].key
+        refresh = three[2].bench.begin(a_call(invalidate=True))
+        (await three[2].bench.upstream.next()).play(Reply(chunks=(b"new",)))
+        assert (await refresh).body == b"new"
+        await three[2].bench.landed()
+        await patiently(lambda: not three[2].bench.cache._shares.tasks)  # type: ignore[union-attr]
+        for one in three.all[:2]:
+            one.bench.cache.forget(key)
+        later = three[0].bench.begin()
+        (await three[0].bench.upstream.next()).play(Reply(chunks=(b"newer",)))
+        assert (await later).body == b"newer"
+        exchange.play(Reply(chunks=(b"old",)))
+        assert (await first).body == (await other).body == b"old"
+        await three.landed()
+        assert three[1].bench.cache.in_memory.entries == 0
+
+
+async def test_what_is_in_the_air_while_nobody_can_be_heard_is_not_remembered(
+    several: Any,
+) -> None:
+    """It may have been replaced."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        other = two[1].bench.begin()
+        await two.follow(1)
+        for hears in (False, True):
+            two[1].bench.cache.remember(hears)
+        exchange.play(Reply())
+        assert (await first).body == (await other).body == b"hello"
+        await two.landed()
+        assert two[1].bench.cache.in_memory.entries == 0
+
+
 async def test_a_later_call_may_follow_an_invalidating_one(several: Any) -> None:
     """It is the newest."""
     async with several(2) as two:
