@@ -87,6 +87,9 @@ class SharedCounts:
 
     async def take(self, bill: Bill) -> Lack | None:
         """As the seam has it; a round trip at most."""
+        short = bill.allowance
+        if short is not None and not self._totals.has_room(self._short(bill), short.until):
+            return Lack("memory")
         if self._is_together():
             question = self._question("take", bill)
             try:
@@ -215,10 +218,13 @@ class SharedCounts:
             floor = self._totals.floor(name, budgets.spent(subject))
             return Total(name, budget.calls, floor, budgets.left())
         if allowance is not None:
-            name = self._engine.key("limits", bill.tenant, "short", allowance.serial)
-            left = allowance.until - self._clock.now()
+            name, left = self._short(bill), allowance.until - self._clock.now()
             return Total(name, allowance.calls, self._totals.floor(name, 0), left)
         return None
+
+    def _short(self, bill: Bill) -> str:
+        serial = "" if bill.allowance is None else bill.allowance.serial
+        return self._engine.key("limits", bill.tenant, "short", serial)
 
     # On their way.
 

@@ -15,6 +15,12 @@ SWEEP_SECONDS: Final = 60.0
 RECENT: Final = 10
 """For so many beats after a call it is asked what others have counted."""
 
+STIRRED: Final = 100
+"""So many more with each beat, one after the other: what nobody asks for a full Redis evicts."""
+
+MOST: Final = 65_536
+"""Of those that callers make as many of as they like."""
+
 
 @dataclass(slots=True)
 class Known:
@@ -35,6 +41,8 @@ class Totals:
         self._known: dict[str, Known] = {}
         self._apart: set[str] = set()
         self._recent: deque[set[str]] = deque([set()], maxlen=RECENT)
+        self._round: deque[str] = deque()
+        self._made: dict[str, float] = {}
         self._sweep_at = 0.0
 
     def __len__(self) -> int:
@@ -53,10 +61,24 @@ class Totals:
         """A call was counted together."""
         self._recent[-1].add(name)
 
+    def has_room(self, name: str, until: float) -> bool:
+        """Whether one more that a caller has made can be known until its end."""
+        if name in self._made:
+            return True
+        if len(self._made) >= MOST:
+            self._sweep()
+        if len(self._made) >= MOST:
+            return False
+        self._made[name] = until
+        return True
+
     def recent(self) -> Iterator[tuple[str, Total]]:
-        """What was used since a few beats, by tenant: others may have gone on."""
+        """What was used since a few beats, by tenant: others may have gone on; and of the rest some
+        whose turn it is."""
         names = set().union(*self._recent)
         self._recent.append(set())
+        self._round = self._round or deque(self._known)
+        names.update(self._round.popleft() for _ in range(min(STIRRED, len(self._round))))
         now = self._clock.now()
         for name in names:
             known = self._known.get(name)
@@ -108,3 +130,4 @@ class Totals:
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._known = {name: one for name, one in self._known.items() if one.until > now}
+            self._made = {name: ends for name, ends in self._made.items() if ends > now}

@@ -18,12 +18,13 @@ from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateL
 from proxy.engine import PAUSE_SECONDS
 from proxy.errors import BudgetSpent, TooManyRequests
 from proxy.grant import Allowance
-from proxy.limits import instances, shared
+from proxy.limits import instances, shared, totals
 from proxy.limits.budgets import month_of
 from proxy.limits.counts import Kind, Lack
 from proxy.limits.limiter import LIMITERS
 from proxy.limits.rules import Bill, Window
 from proxy.limits.script import SCRIPT
+from proxy.limits.totals import RECENT
 from proxy.record import Account
 from tests.proxy.limits.conftest import Book, granted, standing
 from tests.proxy.limits.together import Member, together
@@ -198,6 +199,25 @@ async def test_a_short_lived_token_makes_so_many_calls_in_all(redis: RunningRedi
         assert [one.instances.count for one in members] == [3, 3, 3]
 
 
+async def test_short_lived_tokens_fill_no_memory(
+    redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may make one may make any number: those that are known go on, the others wait until
+    some are over. Budgets need no such room."""
+    monkeypatch.setattr(totals, "MOST", 2)
+    async with together(redis.url, 1) as [one]:
+        ends = one.clock.now() + totals.SWEEP_SECONDS
+        first, second, third = (Allowance(name, 9, ends) for name in "abc")
+        said = [
+            await one.counts.take(one.coming(allowance=each))
+            for each in (first, second, third, first, second)
+        ]
+        assert said == [None, None, Lack("memory"), None, None]
+        assert await one.send(budget=1)
+        one.clock.advance(totals.SWEEP_SECONDS)
+        assert await one.call(allowance=third._replace(until=ends + 60))
+
+
 def test_the_library_lets_as_many_through(redis: RunningRedis) -> None:
     """`limits` on the same Redis is the oracle for calls at one time."""
 
@@ -319,6 +339,19 @@ async def test_a_budget_goes_on_where_redis_has_forgotten_it(redis: RunningRedis
         for one in members:
             await one.instances.beat()
         assert await sent(members, 100, budget=100) == 68
+
+
+async def test_an_instance_goes_on_asking_for_what_it_knows(redis: RunningRedis) -> None:
+    """Long after its last call: so a full Redis doesn't take a budget for what nobody uses, and
+    what was counted elsewhere is known where it was evicted all the same."""
+    async with together(redis.url, 2) as [one, other]:
+        await one.send(budget=50)
+        for _ in range(2 * RECENT):
+            await one.instances.beat()
+        assert await sent([other], 20, budget=50) == 20
+        await all_know([one], 50, 21)
+        redis.say("DEL", redis.say("KEYS", "*:budget:*"))
+        assert await sent([one], 40, budget=50) == 29
 
 
 async def test_a_budget_goes_on_after_all_have_ended(redis: RunningRedis) -> None:
