@@ -13,6 +13,7 @@ from hashlib import sha1
 from typing import Any, Final, TypeVar
 
 from proxy.clock import Clock
+from proxy.loads import Loads, Words
 from proxy.redisurl import FILES, Place
 
 __all__ = ["FILES", "Engine", "Gone", "Place", "Refused", "Script"]
@@ -53,6 +54,10 @@ class Refused(Gone):
     """Redis is there and did not do it: it has no room, or this user may not."""
 
 
+class Unheard(Refused):
+    """It does not know this script yet."""
+
+
 class Engine:
     """One Redis, single, behind sentinels or a cluster.
 
@@ -67,6 +72,7 @@ class Engine:
         self._client: Client | None = None
         self._closing: Callable[[], Awaitable[object]] | None = None
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._loads = Loads(self._carry)
         self._ask_at = 0.0
         self._asking = False
         self._back: list[Callable[[], None]] = []
@@ -103,6 +109,42 @@ class Engine:
         if not self.up:
             self._returned()
         return found
+
+    async def ask(self, *words: Any, seconds: float = DEADLINE_SECONDS) -> Any:
+        """What Redis answers to a small command, which goes with whatever others ask meanwhile;
+        raises Gone, Refused. What is large goes by `run`: nobody is to wait behind it."""
+        if not self.up or self.place.kind == "cluster":  # one tries; each has its node
+            return await self.run(lambda client: client.execute_command(*words), seconds)
+        question = self._loads.ask(words)
+        try:
+            async with asyncio.timeout(seconds):
+                found = await question.answer
+        except TimeoutError as error:
+            gone = self._failed(error) if question.sent else Gone("too many ask Redis at once")
+            raise gone from error
+        if isinstance(found, Exception):
+            raise _gone(found) from found
+        return found
+
+    async def script(
+        self, script: Script, keys: Sequence[str], *values: Any, seconds: float = DEADLINE_SECONDS
+    ) -> Any:
+        """What a script returns, asked for by `ask`."""
+        words = (len(keys), *keys, *values)
+        try:
+            return await self.ask("EVALSHA", script.digest, *words, seconds=seconds)
+        except Unheard:
+            return await self.ask("EVAL", script.text, *words, seconds=seconds)
+
+    async def _carry(self, commands: Sequence[Words]) -> Sequence[Any]:
+        return await self.run(lambda client: self._carried(client, commands))
+
+    async def _carried(self, client: Client, commands: Sequence[Words]) -> Sequence[Any]:
+        answers = await _exchange(client, commands)
+        for answer in answers:
+            if isinstance(answer, Exception) and not _is_an_answer(answer):
+                raise answer  # it is of no use to the others either
+        return answers
 
     @property
     def client(self) -> Client:
@@ -152,7 +194,8 @@ class Engine:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, once what was asked is answered."""
+        await self._loads.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -186,17 +229,49 @@ class Script:
     """A script that Redis knows by its digest once it has seen it."""
 
     def __init__(self, *parts: str) -> None:
-        self._text = "\n".join(parts)
-        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self.text = "\n".join(parts)
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Any, keys: Sequence[str], *values: bytes | str | float) -> Any:
-        """What it returns."""
+        """What it returns; on a connection of its own, for large values."""
         from redis.exceptions import NoScriptError  # noqa: PLC0415 - where no Redis is, none is
 
         try:
-            return await client.evalsha(self._digest, len(keys), *keys, *values)
+            return await client.evalsha(self.digest, len(keys), *keys, *values)
         except NoScriptError:
-            return await client.eval(self._text, len(keys), *keys, *values)
+            return await client.eval(self.text, len(keys), *keys, *values)
+
+
+async def _exchange(client: Any, commands: Sequence[Words]) -> list[Any]:
+    """What Redis answers to each, in one round trip: as a pipeline of redis-py's does it, without
+    what that one observes. A connection that turns out dead is tried once more."""
+    pool = client.connection_pool
+    connection = await pool.get_connection()
+    try:
+        told: list[Any] = await connection.retry.call_with_retry(
+            lambda: _told(connection, commands), lambda _error: connection.disconnect()
+        )
+    finally:
+        await pool.release(connection)
+    return [_read(client, words, answer) for words, answer in zip(commands, told, strict=True)]
+
+
+async def _told(connection: Any, commands: Sequence[Words]) -> list[Any]:
+    from redis.exceptions import ResponseError  # noqa: PLC0415 - where no Redis is, none is loaded
+
+    await connection.send_packed_command(connection.pack_commands(commands))
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers
+
+
+def _read(client: Any, words: Words, answer: Any) -> Any:
+    read = client.response_callbacks.get(words[0])
+    return answer if read is None or isinstance(answer, Exception) else read(answer)
 
 
 Connected = tuple[Client, Callable[[], Awaitable[object]] | None]
@@ -262,10 +337,12 @@ _CONNECT: Final[Mapping[str, Callable[[Place], Connected]]] = {
 
 def _gone(error: Exception) -> Gone:
     """What it means for whoever asked; raises what is no error of Redis."""
-    from redis.exceptions import RedisError  # noqa: PLC0415 - where no Redis is, none is loaded
+    from redis.exceptions import NoScriptError, RedisError  # noqa: PLC0415 - see above
 
     if isinstance(error, Gone):
-        return error
+        return type(error)(str(error))
+    if isinstance(error, NoScriptError):
+        return Unheard("Redis does not know this script")
     if not isinstance(error, RedisError | OSError | EOFError | TimeoutError | RuntimeError):
         raise error  # a transport that closed under the client is a RuntimeError
     if _is_an_answer(error):

@@ -51,6 +51,7 @@ FLOORS = {
     "proxy.catalogue": RULES,
     "proxy.record": RECORDS,
     "proxy.redisurl": GRAMMAR,
+    "proxy.loads": GRAMMAR,
     "proxy.engine": RECORDS,
     "proxy.database": RECORDS,
     "proxy.config": MACHINES,

@@ -107,7 +107,7 @@ class RedisStore:
 
     async def _look_up(self, key: bytes, select: Select, now: float) -> Found | Miss:
         shelf = self._shelves.shelf(tag_of(key))
-        answers = await self._shelves.ask("hgetall", shelf)
+        answers = await self._shelves.all_of(shelf)
         miss = Miss.ABSENT
         try:
             for field in sorted(answers, reverse=True):

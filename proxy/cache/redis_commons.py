@@ -109,7 +109,11 @@ class RedisCommons:
         return who, found.decode()
 
     async def run(self, script: Script, names: tuple[str, ...], *values: Any) -> Any:
-        """What a script returns; raises Gone."""
+        """What a script returns, asked together with others; raises Gone."""
+        return await self.engine.script(script, names, *values)
+
+    async def run_apart(self, script: Script, names: tuple[str, ...], *values: Any) -> Any:
+        """The same for what may be large."""
         return await self.engine.run(lambda client: script.run(client, names, *values))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -223,7 +227,7 @@ class RedisLead:
     async def _take(self, number: int, sealed: bytes) -> bool:
         where = self.names.aboard, self.names.leader, self.names.answer
         said = self.id, number, sealed, self._room, LEASE_MS
-        followers = await self._commons.run(leases.SAY, where, *said)
+        followers = await self._commons.run_apart(leases.SAY, where, *said)
         if followers < 0:
             raise Lost
         if followers > 0:
@@ -313,7 +317,7 @@ class RedisFollow:
         while True:
             self._news.clear()
             try:
-                over, *found = await self._commons.run(
+                over, *found = await self._commons.run_apart(
                     leases.HEAR, (self.names.leader, self.names.answer), self._heard, AT_ONCE
                 )
             except Gone as error:

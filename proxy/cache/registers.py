@@ -121,7 +121,7 @@ class Registers:
         """How much is stored, by the registers."""
         holdings: dict[tuple[str, str], Holding] = {}
         for tenant in await self._all_tenants():
-            sums = await self._on.ask("hgetall", self._names(tenant)[1])
+            sums = await self._on.all_of(self._names(tenant)[1])
             for field, entries in sums.items():
                 service = field[2:]
                 if field.startswith(b"n:") and int(entries) > 0:

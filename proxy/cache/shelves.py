@@ -37,9 +37,20 @@ class Shelves:
         """What Redis answers to a command, by redis-py's name for it."""
         return await self._ask(lambda client: getattr(client, verb)(*values, **options))
 
+    async def all_of(self, name: str) -> dict[bytes, bytes]:
+        """The fields of a hash and their values; asked for together with others."""
+        try:
+            found: dict[bytes, bytes] = await self._engine.ask("HGETALL", name)
+        except Gone as error:
+            raise StoreError(str(error)) from error
+        return found
+
     async def run(self, script: Script, names: Sequence[str], *values: bytes | str | float) -> Any:
-        """What a script returns."""
-        return await self._ask(lambda client: script.run(client, names, *values))
+        """What a script returns; asked together with others."""
+        try:
+            return await self._engine.script(script, names, *values)
+        except Gone as error:
+            raise StoreError(str(error)) from error
 
     async def stage(self, name: str, sealed: bytes) -> None:
         """Writes a chunk that nobody sees yet; no call waits for that."""

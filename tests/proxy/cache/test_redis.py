@@ -51,6 +51,7 @@ def patient(at: RunningRedis, clock: FakeClock) -> Engine:
     """One that a slow machine does not make impatient."""
     engine = Engine(Place.of(at.url), PREFIX, clock)
     engine.run = partial(engine.run, seconds=60.0)  # type: ignore[method-assign]
+    engine.ask = partial(engine.ask, seconds=60.0)  # type: ignore[method-assign]
     return engine
 
 
@@ -502,19 +503,19 @@ async def test_what_is_written_during_a_look_up_is_looked_up_again(empty: Runnin
     """Nothing old gets into memory."""
     async with opened(empty) as one, opened(empty) as other:
         await put(one)
-        asked = one._shelves.ask
+        asked = one._shelves.all_of
 
-        async def ask(verb: str, *values: Any, **options: Any) -> Any:
-            found = await asked(verb, *values, **options)
+        async def ask(name: str) -> Any:
+            found = await asked(name)
             if not told:
-                told.append(verb)
+                told.append(name)
                 await put(other, body=b"new")
                 one.outdate(b"o")
                 one.outdate(b"k")
             return found
 
         told: list[str] = []
-        one._shelves.ask = ask  # type: ignore[method-assign]
+        one._shelves.all_of = ask  # type: ignore[method-assign]
         assert await found(one) == b"new"
 
 
