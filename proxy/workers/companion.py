@@ -116,20 +116,20 @@ class Companion:
     async def _connect(self) -> None:
         self._ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        path = str(self._meeting.path)
+        path, link = str(self._meeting.path), Link(self._verbs, self._lose)
         try:
             async with asyncio.timeout(PATIENCE):
-                _, link = await loop.create_unix_connection(self._make, path)
+                await loop.create_unix_connection(lambda: link, path)
                 link.prove(self._meeting.secret)
                 await link.ask("hello", self._peer)
-        except (OSError, TimeoutError) as error:
-            raise Away("the coordinator does not answer") from error
+        except BaseException as error:
+            link.close()  # else one that hangs would find this worker many times when it goes on
+            if isinstance(error, OSError):  # a TimeoutError is one
+                raise Away("the coordinator does not answer") from error
+            raise
         self._link = link
         for joined in self._joined:
             joined()
-
-    def _make(self) -> Link:
-        return Link(self._verbs, self._lose)
 
     async def _watch(self, link: Link) -> None:
         """Until it has gone, or is silent for too long."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.cache.entry import Found, Miss, StoreError
 from proxy.errors import UpstreamIncomplete
+from proxy.workers import companion
 from proxy.workers.companion import Companion, Meeting
 from proxy.workers.link import Away
 from proxy.workers.store import SharedStore
@@ -172,3 +176,20 @@ async def test_nobody_is_heard_without_the_secret(office: Office) -> None:
     other = Companion(Meeting(office.meeting.path, b"x" * 32, 2), 9)
     with pytest.raises(Away):
         await other._connect()
+
+
+async def test_one_that_hangs_is_left_altogether(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has asked a coordinator in vain leaves no connection behind that it would find later."""
+    monkeypatch.setattr(companion, "PATIENCE", 0.05)
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(tmp_path / "hangs"))
+        listener.listen()
+        one = Companion(Meeting(tmp_path / "hangs", b"s" * 32, 2), 1)
+        with pytest.raises(Away):
+            await one._connect()
+        connection = listener.accept()[0]
+        with closing(connection), connection.makefile("rb") as heard:
+            connection.settimeout(20)
+            assert b"hello" in await asyncio.to_thread(heard.read)
