@@ -56,10 +56,10 @@ class Child:
     failures: int = 0
 
     def order(self, word: bytes) -> None:
-        """Tells it something, if it is there."""
+        """Tells it something, if it is there; one that hangs is not waited for."""
         if self.end is not None:
             with contextlib.suppress(OSError):
-                self.end.send(word)
+                self.end.send(word, socket.MSG_DONTWAIT)
 
 
 class Supervisor:
@@ -125,7 +125,12 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if not pid:
             ours.close()
             self._become(child.role, Leash(theirs))
@@ -242,9 +247,14 @@ class Supervisor:
         if not self._begun and code >= 0:  # it has said why
             child.failures = bool(code)
             return
+        self._mourn(
+            child, f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        )
+
+    def _mourn(self, child: Child, how: str) -> None:
+        """Says what happened, and when another comes."""
         rest = min(LONGEST_REST, 2.0 ** (child.failures - 2)) if child.failures > 1 else 0.0
-        child.again_at = now + rest
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        child.again_at = self._clock.monotonic() + rest
         when = f"in {rest:g} s" if rest else "at once"
         what = f"; another takes its place {when}" if self._begun else ""
         self.tell("error", f"{child.role.name or 'the start'} {how}{what}")
@@ -258,7 +268,12 @@ class Supervisor:
         now = self._clock.monotonic()
         for child in self.children:
             if not child.pid and now >= child.again_at:
-                self._spawn(child)
+                try:
+                    self._spawn(child)
+                except OSError as error:  # no memory, or too many processes or open files
+                    child.failures = max(child.failures, 1) + 1
+                    why = (error.strerror or type(error).__name__).lower()
+                    self._mourn(child, f"can't be started ({why})")
 
     # Ending.
 
