@@ -56,7 +56,8 @@ class Reporting:
 
     def _note(self, link: Link, report: Any) -> None:
         self._last[link] = report
-        self._lost.pop(link.peer, None)  # it had lost the connection, not its life
+        if self._lost.pop(link.peer, None) is not None:  # it had lost the connection, not its life
+            self._spread(None, "metrics_dead", self._dead)
 
     def _recall(self, _link: Link, dead: Any) -> None:
         """From who was told by the coordinator before: all tell the same."""
