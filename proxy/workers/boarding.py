@@ -13,6 +13,9 @@ from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, Boarded, Lost, Wi
 from proxy.workers.companion import Companion
 from proxy.workers.link import Away, Link, Refused, Verb
 
+AT_ONCE: Final = 4 << 20
+"""So many octets are heard in one answer, and one record more: a message must stay small."""
+
 LINGER_SECONDS: Final = 60.0
 """So long what was said stays at most for those who are behind."""
 
@@ -47,10 +50,17 @@ class Leading:
         self._tell()
 
     async def heard(self, place: int) -> list[bytes]:
-        """What was said from there on; nothing: nothing more will be."""
+        """What was said from there on, or a part; nothing: nothing more will be."""
         while place == self._first + len(self._records) and not self.over:
             await self._news.wait()
-        return self._records[place - self._first :] if place >= self._first else []
+        if place < self._first:
+            return []
+        octets, start = 0, place - self._first
+        for end in range(start, len(self._records)):
+            octets += len(self._records[end])
+            if octets > AT_ONCE:
+                return self._records[start : end + 1]
+        return self._records[start:]
 
     def close(self, landed: bool) -> None:
         """Nobody joins any more."""

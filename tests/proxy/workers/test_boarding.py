@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.cache.commons import Boarded, Lost, Wish
-from proxy.workers.boarding import TeamCommons
+from proxy.workers import boarding
+from proxy.workers.boarding import Boarding, TeamCommons
 from tests.proxy.cache.conftest import open_bench
 from tests.proxy.cache.instances import Instance, Instances
 from tests.proxy.cache.test_commons import (  # the same rules, tried over this
@@ -57,6 +59,18 @@ class Worker(TeamCommons):
         companion._link.close()
 
 
+@dataclass
+class Workers(Instances):
+    """All of them, and where they meet."""
+
+    boarding: Boarding = field(default_factory=Boarding)
+
+    async def followed(self, leader: int) -> None:
+        wanted = self[leader].commons._wanted
+        leadings = self.boarding._all
+        await until(lambda: any(leadings[number].followers for number in wanted))
+
+
 @pytest.fixture
 def several(tmp_path: Path, office: Office) -> Any:
     """`async with several(settings...) as three`."""
@@ -72,7 +86,7 @@ def several(tmp_path: Path, office: Office) -> Any:
                 await companion.start()
                 opening = open_bench(tmp_path / str(number), commons=commons, **settings)
                 made.append(Instance(await stack.enter_async_context(opening), commons, None))
-            yield Instances(made)
+            yield Workers(made, boarding=office.boarding)
 
     return opener
 
@@ -114,3 +128,25 @@ async def test_who_gives_up_while_it_asks_leads_nobody(office: Office) -> None:
     await asyncio.gather(asking, return_exceptions=True)
     await companion.ask("ping")
     assert (await aboard(office)).lead is not None
+
+
+async def test_who_is_far_behind_hears_a_part_at_a_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is held for it: a message has an end."""
+    monkeypatch.setattr(boarding, "AT_ONCE", 50)
+    wish = a_wish(room=1000)
+    lead = (await aboard(office, wish)).lead
+    follow = (await aboard(office, wish)).follow
+    assert lead is not None
+    assert follow is not None
+    for number in range(5):
+        assert await lead.say(b"%d" % number * 30)
+    heard = [await follow.hear(), await follow.hear(), await follow.hear()]
+    assert [[record[:1] for record in records] for records in heard] == [
+        [b"0", b"1"],
+        [b"2", b"3"],
+        [b"4"],
+    ]
+    follow.leave()
+    await lead.end()
