@@ -22,6 +22,9 @@ local now = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('HSETNX', KEYS[2], 'memory', ARGV[3])
+if ARGV[5] == '1' and redis.call('HSETNX', KEYS[2], 'sure', '1') == 1 then
+  redis.call('HSET', KEYS[2], 'run', ARGV[4])
+end
 redis.call('HSETNX', KEYS[2], 'run', ARGV[4])
 for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, 86400) end
 local facts = redis.call('HMGET', KEYS[2], 'memory', 'run')
@@ -41,6 +44,7 @@ class Instances:
         )
         self._memory = ""
         self._run = run
+        self._agreed = 0
         self._beaten: list[Callable[[], None]] = []
         self._forgot: list[Callable[[], None]] = []
         self._runs: list[Callable[[str], None]] = []
@@ -81,14 +85,16 @@ class Instances:
             self._take_up(memory.decode(), run.decode())
 
     async def _ask(self, client: Any) -> list[Any]:
-        facts = (self._id, int(MISSED * BEAT_SECONDS), token_hex(8), self._run)
+        sure = int(self._agreed > MISSED)  # who is new knows no run that tokens were given in
+        facts = (self._id, int(MISSED * BEAT_SECONDS), token_hex(8), self._run, sure)
         found: list[Any] = await client.eval(_SCRIPT, 2, *self._names, *facts)
         return found
 
     def _take_up(self, memory: str, run: str) -> None:
         before, self._memory = self._memory, memory
+        self._agreed += 1
         if run != self._run or not before:
-            self._run = run
+            self._run, self._agreed = run, 0
             for tell in self._runs:
                 tell(run)
         if before and before != memory:

@@ -199,6 +199,21 @@ async def test_a_short_lived_token_makes_so_many_calls_in_all(redis: RunningRedi
         assert [one.instances.count for one in members] == [3, 3, 3]
 
 
+async def test_a_new_instance_ends_no_token_of_the_others(redis: RunningRedis) -> None:
+    """It is the first to ask a Redis that has forgotten everything: the run is still theirs."""
+    async with together(redis.url, 2) as [one, other]:
+        while not one.instances._agreed > instances.MISSED:
+            await one.instances.beat()
+        theirs = one.runs[-1]
+        redis.say("DEL", one.engine.key("instances", "all", "facts"))
+        other.instances._run, other.instances._memory, other.instances._agreed = "new", "", 0
+        for _ in range(2):
+            for member in (other, one):
+                await member.instances.beat()
+        assert (one.runs[-1], other.runs[-1]) == (theirs, theirs)
+        assert len(one.runs) == 1
+
+
 async def test_short_lived_tokens_fill_no_memory(
     redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
