@@ -149,11 +149,10 @@ local sliding = {
 local moving = {
   look = function(w)
     local ends = now - w.seconds * 1000000
-    local first = tonumber(redis.call('LINDEX', w.key, 0))
-    while first and first <= ends do
-      redis.call('LPOP', w.key)
-      first = tonumber(redis.call('LINDEX', w.key, 0))
-    end
+    local function at(place) return tonumber(redis.call('LINDEX', w.key, place)) or now end
+    while at(99) <= ends do redis.call('LPOP', w.key, 100) end
+    while at(0) <= ends do redis.call('LPOP', w.key) end
+    local first = redis.call('LINDEX', w.key, 0)
     w.first = redis.call('LLEN', w.key)
     if w.first > w.amount then first = redis.call('LINDEX', w.key, w.first - w.amount) end
     w.second = tonumber(first) or now

@@ -140,6 +140,19 @@ async def test_a_window_that_is_over_has_room_again(redis: RunningRedis, kind: K
                 await asyncio.sleep(0.02)
 
 
+async def test_many_calls_leave_a_moving_window_in_few_steps(redis: RunningRedis) -> None:
+    """All of a quiet time end with one call, and nobody else is served meanwhile."""
+    async with together(redis.url, 1, kind="moving") as [one]:
+        [window] = one.coming(calls=("900/hour",)).windows
+        name = one.engine.key("limits", "default", "moving", window.key)
+        redis.say("RPUSH", name, *["1"] * 750)
+        redis.say("CONFIG", "RESETSTAT")
+        assert await one.call(calls=("900/hour",))
+        assert redis.say("LLEN", name) == "1"
+        asked = redis.say("INFO", "commandstats").splitlines()
+        assert "cmdstat_lpop:calls=57," in "".join(asked)
+
+
 async def test_instances_whose_clocks_differ_count_in_the_same_windows(
     redis: RunningRedis,
 ) -> None:
