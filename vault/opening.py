@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -51,25 +51,33 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
             source = source.sealed_to(new_passphrase)
             source.require_none()
         anchor = Anchor.find(data, environ)
-        if create:
-            source.make_directory()
-        async with store.alone() if create else nullcontext():
-            await _check_server(store, source, anchor, create)
+        with _using(data):
             if create:
-                await _create(store, source)
-            _check_pair(store, source)
-            data_keys = DataKeys(source, source.read())
-            core = Core(store, data_keys, clock, actor, Moment(anchor))
-            await _open(store, core, accept_rollback)
-    except OSError as error:
-        await store.close()
-        raise StoreUnavailable(
-            f"the data directory {data} can't be used ({reason_of(error)})"
-        ) from error
+                source.make_directory()
+        async with store.alone() if create else nullcontext():
+            with _using(data):
+                await _check_server(store, source, anchor, create)
+                if create:
+                    await _create(store, source)
+                _check_pair(store, source)
+                data_keys = DataKeys(source, source.read())
+                core = Core(store, data_keys, clock, actor, Moment(anchor))
+                await _open(store, core, accept_rollback)
     except BaseException:
         await store.close()
         raise
     return Vault(core)
+
+
+@contextmanager
+def _using(data: Path) -> Iterator[None]:
+    """What a file refuses, before an engine takes it for its server."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the data directory {data} can't be used ({reason_of(error)})"
+        ) from error
 
 
 async def _check_server(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
 from tests.vault.words import named, new_key, rows
+from tests.vault.words import open_vault as opened
 from vault import (
     Invalid,
     MasterKeyMissing,
@@ -188,3 +191,17 @@ async def test_the_master_key_is_never_in_the_database(data: Path, vault: Vault)
     octets = (data / "vault.db").read_bytes()
     secrets = [(data / "master.key").read_text().split()[-1].encode(), b"sk-first"]
     assert not [secret for secret in secrets if secret in octets]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+async def test_a_directory_that_takes_no_key_is_no_fault_of_the_server(
+    engine: str, nothing_yet: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk here is not to be looked for there."""
+
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vault.mastersource.MasterKeySource.create", refuse)
+    with pytest.raises(StoreUnavailable, match=r"the data directory .* \(no space left on device"):
+        await opened(nothing_yet, {}, clock, create=True)
