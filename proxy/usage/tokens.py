@@ -25,7 +25,8 @@ _IN_BODY: Final = ((b"{", b"}"), (b"[{", b"}]"))
 _IN_EVENT: Final = ((b"{", b"}"), (b'{"":{', b"}}"))
 """What may stand around the member: in a body an object, or the last of a list; in an event the
 object itself, or one inside it (`message`, `response`)."""
-_MOST_COUNTED: Final = 2**53
+_MOST_COUNTED: Final = 2**32
+"""No answer is as large; and no upstream that lies brings the sums of a day beyond 64 bits."""
 
 Braces = tuple[tuple[bytes, bytes], ...]
 

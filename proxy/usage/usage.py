@@ -40,6 +40,10 @@ SWEEP_SECONDS: Final = 60.0
 QUEUE: Final = 50_000
 """Calls that wait to be written, at most; what comes above it is lost."""
 
+AT_ONCE: Final = 10_000
+"""Calls that one transaction writes, at most: all that waited while a store was gone may be more
+than it takes within its time."""
+
 READERS: Final = 2
 """Threads for who asks: much of that must not take those in which names are looked up for calls."""
 
@@ -184,7 +188,7 @@ class Usage:
                 self._lose(1, f"a call could not be read: {type(error).__name__}")
         while self._tried or self._rows:
             if not self._tried:
-                self._tried, self._rows = self._rows, []
+                self._tried, self._rows = self._rows[:AT_ONCE], self._rows[AT_ONCE:]
             if not self._written():
                 return
 

@@ -100,6 +100,13 @@ def test_an_answer_that_was_cut_tells_no_more_than_it_said(
         assert found is None or (found.input <= tokens.input and found.output <= tokens.output)
 
 
+@pytest.mark.parametrize(("said", "taken"), [(2**32 - 1, 2**32 - 1), (2**32, 0), (2**53 - 1, 0)])
+def test_an_upstream_that_lies_brings_no_sum_to_its_end(said: int, taken: int) -> None:
+    """A day of such answers still fits 64 bits; else no batch with one more could be written."""
+    body = b'{"model":"m","usage":{"prompt_tokens":%d,"completion_tokens":7}}' % said
+    assert metered((JSON,), body) == Tokens("m", taken, 7, 0)
+
+
 def test_a_stream_of_claude_that_was_cut_tells_its_input() -> None:
     """It comes first, and was charged."""
     octets = transcripts.anthropic_stream(SHORT)

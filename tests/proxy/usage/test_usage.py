@@ -206,8 +206,10 @@ async def test_what_the_disk_refuses_is_kept_and_told_once(
     await usage.stop()
 
 
-async def test_what_was_tried_comes_again_by_itself() -> None:
-    """A store that did it and could not say so knows it by that."""
+async def test_what_was_tried_comes_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that did it and could not say so knows it by that. And what has waited for long is
+    no more at a time than a store takes within its deadline."""
+    monkeypatch.setattr(module, "AT_ONCE", 3)
     store = Stubborn()
     tried: list[list[str]] = []
     whole = store.write
@@ -219,12 +221,12 @@ async def test_what_was_tried_comes_again_by_itself() -> None:
     store.write = write  # type: ignore[method-assign]
     store.failure = UsageError("no answer")
     usage = a_usage(store)
-    for number in range(3):
+    for number in range(6):
         usage.note(a_record(id=str(number)))
         await usage.flush()
     store.failure = None
     await usage.stop()
-    assert tried == [["0"], ["0"], ["0"], ["0"], ["1", "2"]]
+    assert tried == [["0"]] * 7 + [["1", "2", "3"], ["4", "5"]]
 
 
 async def test_more_than_memory_should_hold_is_lost_and_counted(
