@@ -65,7 +65,7 @@ local said = tonumber(redis.call('HGET', KEYS[2], 'said'))
 if not said then return -1 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now() - ARGV[5])
 local followers = redis.call('ZCARD', KEYS[1])
-if followers == 0 then return 0 end
+if followers == 0 then return tonumber(ARGV[2]) == said and 1 or 0 end
 if tonumber(ARGV[2]) == said + 1 then
   redis.call('XADD', KEYS[3], ARGV[2] .. '-0', 'r', ARGV[3])
   redis.call('HSET', KEYS[2], 'said', ARGV[2])
@@ -81,7 +81,8 @@ tell(ARGV[1])
 return followers
 """,
 )
-"""The next record, where anybody follows: how many do; -1: the lease is over."""
+"""The next record, where anybody follows: how many do; -1: the lease is over. One that was taken
+already counts as followed: it is not to be said again in another form."""
 
 HEAR: Final = Script(
     """
@@ -104,7 +105,7 @@ HOLD: Final = Script(
 -- KEYS: L, W; ARGV: id, lease
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return 0 end
 local who = redis.call('GET', KEYS[2])
-if who and who ~= ARGV[1] then return 2 end
+if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[2]) > 0 then return 2 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 1
 """

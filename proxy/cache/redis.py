@@ -20,7 +20,7 @@ from proxy.cache.purges import Purges
 from proxy.cache.registers import Registers
 from proxy.cache.row import CHUNK, Row
 from proxy.cache.scripts import KEEP, TOUCH
-from proxy.cache.shelf import INLINE, Label, pack, sealed_small, tag_of, unpack
+from proxy.cache.shelf import INLINE, Label, chunks_of, pack, sealed_small, tag_of, unpack
 from proxy.cache.shelves import GRACE_MS, RedisBody, Shelves
 from proxy.clock import Clock
 from proxy.engine import Engine
@@ -125,6 +125,8 @@ class RedisStore:
 
     async def _found(self, shelf: str, label: Label, row: Row, sealed: bytes) -> Found | None:
         entry = row.open(self._sealer)
+        if label.chunks != chunks_of(entry.size):  # the label is not sealed
+            raise ValueError("an answer has another size than its label tells")
         if label.chunks == 0:
             whole = row.open_chunk(0, sealed, self._sealer) if entry.size else b""
             return Found(entry, whole)
@@ -142,7 +144,10 @@ class RedisStore:
 
     async def stats(self) -> CacheStats:
         """How much is stored, by the registers."""
-        return await self._registers.stats()
+        try:
+            return await self._registers.stats()
+        except ValueError as error:
+            raise StoreError("what Redis has counted can't be read") from error
 
     # Writing.
 
@@ -200,7 +205,10 @@ class RedisStore:
                 return [told.decode() for told in found[1:]]
             if found[0] < 0:
                 raise StoreError("Redis has dropped a part of the answer already")
-            known |= {(vary := bytes.fromhex(one.decode())): select(vary) for one in found[1:]}
+            asked = {bytes.fromhex(one.decode()) for one in found[1:]}
+            if asked <= known.keys():
+                raise StoreError("Redis does not know what it has asked for")
+            known |= {vary: select(vary) for vary in asked}
 
     async def _kept(
         self, key: bytes, label: Label, value: bytes, known: dict[bytes, bytes]

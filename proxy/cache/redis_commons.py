@@ -77,7 +77,7 @@ class RedisCommons:
         boarded = Boarded()
         try:
             boarded = await self._boarded(lead, wish, besides)
-        except Gone:
+        except (Gone, ValueError):  # or somebody has written nonsense there
             pass
         finally:
             if boarded.lead is None:
@@ -178,7 +178,7 @@ class RedisCommons:
 
     def _hear(self, news: bytes | None) -> None:
         """From one leader; or that the subscription begins: what was said before was missed."""
-        for leader in list(self.parties) if news is None else (news.decode(),):
+        for leader in list(self.parties) if news is None else (news.decode("latin-1"),):
             for party in self.parties.get(leader, ()):
                 party.stir()
 

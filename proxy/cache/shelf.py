@@ -30,9 +30,9 @@ class Label(NamedTuple):
     @classmethod
     def of(cls, number: int, entry: Entry) -> Label:
         """Of a new answer."""
-        chunks = 0 if entry.size <= INLINE else -(-entry.size // CHUNK)
         times = int(entry.expires_at * 1000), int(entry.requested_at * 1000)
-        return cls(number, times[0], chunks, entry.cost, times[1], entry.vary, entry.variant)
+        number_of = chunks_of(entry.size)
+        return cls(number, times[0], number_of, entry.cost, times[1], entry.vary, entry.variant)
 
     @property
     def octets(self) -> bytes:
@@ -46,6 +46,11 @@ class Label(NamedTuple):
         _, number, ends, chunks, cost, asked, vary, variant = field.split(b" ", 7)
         numbers = int(ends), int(chunks), int(cost), int(asked)
         return cls(int(number, 16), *numbers, bytes.fromhex(vary.decode()), variant)
+
+
+def chunks_of(size: int) -> int:
+    """How many chunks lie beside the shelf for a body."""
+    return 0 if size <= INLINE else -(-size // CHUNK)
 
 
 def tag_of(key: bytes) -> str:

@@ -220,6 +220,45 @@ async def test_what_was_changed_or_moved_does_not_open(empty: RunningRedis, what
             await found(store)
 
 
+@pytest.mark.parametrize("count", [b"0", b"1", b"2", b"4"])
+async def test_a_label_that_tells_of_other_chunks_makes_no_answer_shorter(
+    empty: RunningRedis, count: bytes
+) -> None:
+    """How long an answer is says its sealed head: a cut one never looks whole."""
+    async with opened(empty) as store:
+        await put(store, body=LARGE)
+        client, shelf = store._shelves._engine.client, store._shelves.shelf(tag_of(b"k"))
+        ((field, value),) = (await client.hgetall(shelf)).items()
+        first = await client.get(chunks(empty)[0])
+        parts = field.split(b" ", 4)
+        await client.delete(shelf)
+        changed = b" ".join((*parts[:3], count, parts[4]))
+        await client.hset(shelf, changed, value + first if count == b"0" else value)
+        with pytest.raises(StoreError):
+            await found(store)
+
+
+@pytest.mark.parametrize("label", [b"nonsense", b"0 1 9999999999999 0 1 1 AB v"])
+async def test_a_shelf_with_nonsense_is_an_error_of_the_store(
+    empty: RunningRedis, label: bytes
+) -> None:
+    """Also to whoever writes there: it does not try for ever."""
+    async with opened(empty) as store:
+        await store._shelves._engine.client.hset(store._shelves.shelf(tag_of(b"k")), label, b"")
+        with pytest.raises(StoreError):
+            await put(store)
+
+
+async def test_a_list_of_tenants_with_nonsense_is_an_error_of_the_store(
+    empty: RunningRedis,
+) -> None:
+    """Whoever asks for the sums goes on without them."""
+    async with opened(empty) as store:
+        await store._shelves._engine.client.sadd(store._registers._list, b"\xff")
+        with pytest.raises(StoreError):
+            await store.stats()
+
+
 async def test_a_chunk_that_redis_evicted_is_a_miss(empty: RunningRedis) -> None:
     """Contract 6: half an answer is none; what is left of it goes."""
     async with opened(empty) as store:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from proxy.cache import redis_commons
+from proxy.cache import leases, redis_commons
 from proxy.cache.commons import Boarded, Lost, Wish
 from proxy.cache.redis_commons import RedisCommons
 from proxy.clock import SystemClock
-from proxy.engine import Place
+from proxy.engine import Gone, Place
 from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_call, a_sealer
 from tests.proxy.cache.instances import Wire, instances, patiently
@@ -84,6 +84,50 @@ async def test_who_is_too_far_behind_is_lost(commons: RedisCommons) -> None:
         assert await lead.say(b"x" * 300)
     with pytest.raises(Lost):
         await follow.hear()
+
+
+async def test_what_was_taken_and_not_answered_is_not_said_again_in_another_form(
+    commons: RedisCommons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that followed left before it was tried again: whoever follows next misses no octet."""
+    monkeypatch.setattr(redis_commons, "RENEWED_SECONDS", 0.0)
+    lead, follow = await both(commons)
+    asked, wire = commons.engine.run, commons.engine
+
+    async def loses_the_answer(ask: Any, seconds: float = 0.0) -> Any:
+        await asked(ask)
+        wire.run = asked  # type: ignore[method-assign]
+        await commons.run(leases.LEAVE, (lead.names.aboard,), follow._member)
+        raise Gone("no answer in time")
+
+    wire.run = loses_the_answer  # type: ignore[method-assign]
+    told = b"one" if await lead.say(b"one") else b""
+    later = (await commons.board(a_wish())).follow
+    assert later is not None
+    assert await lead.say(b"onetwo"[len(told) :])
+    heard = await later.hear()
+    assert b"".join(heard) == b"onetwo"
+
+
+@pytest.mark.parametrize("what", ["leader", "channel", "storing"])
+async def test_nonsense_in_redis_harms_no_call(commons: RedisCommons, what: str) -> None:
+    """Whoever writes there can make equal calls several ones, and no more."""
+    lead, follow = await both(commons)
+    client = commons.engine.client
+    if what == "leader":
+        await client.hset(lead.names.lease, "id", b"\xff")
+        assert (await commons.board(a_wish())).follow is None
+    elif what == "channel":
+        await client.publish(commons.channel, b"\xff")
+        hearing = asyncio.create_task(follow.hear())
+        assert await lead.say(b"one")
+        assert await hearing == [b"one"]
+        await client.publish(commons.channel, b"\xff")
+        assert commons._listening is not None
+        assert not commons._listening.done()
+    else:
+        await client.set(lead.names.storing, b"nonsense")
+        assert await lead.holds()
 
 
 async def test_where_nobody_follows_nothing_is_said(
