@@ -164,26 +164,26 @@ class Engine:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await subscription.subscribe(channel)
             while True:
-                told = await self._next(subscription)
-                if told["type"] == "subscribe":
+                kind, _, said = await self._next(subscription)
+                if kind == b"subscribe":
                     yield None
-                elif told["type"] == "message":
-                    yield told["data"]
+                elif kind == b"message":
+                    yield said
         except Exception as error:
             raise _gone(error) from error
         finally:
             await subscription.aclose()
 
-    async def _next(self, subscription: Any) -> Any:
-        told = await subscription.get_message(timeout=SILENCE_SECONDS)
+    async def _next(self, subscription: Any) -> tuple[bytes, bytes, bytes]:
+        told = await _heard(subscription)
         if told is None:
             if not self.up:
                 raise Gone("Redis does not answer")
             await subscription.ping()
-            told = await subscription.get_message(timeout=SILENCE_SECONDS)
+            told = await _heard(subscription)
             if told is None:
                 raise Gone("Redis says nothing")
-        return told
+        return tuple(told) if len(told) == 3 else (b"", b"", b"")
 
     async def start(self) -> None:
         """Loads what is needed: connections are opened when somebody asks."""
@@ -257,9 +257,10 @@ async def _exchange(client: Any, commands: Sequence[Words]) -> list[Any]:
 
 
 async def _told(connection: Any, commands: Sequence[Words]) -> list[Any]:
-    from redis.exceptions import ResponseError  # noqa: PLC0415 - where no Redis is, none is loaded
+    from hiredis import pack_command  # noqa: PLC0415 - where no Redis is, none is loaded
+    from redis.exceptions import ResponseError  # noqa: PLC0415
 
-    await connection.send_packed_command(connection.pack_commands(commands))
+    await connection.send_packed_command(b"".join(map(pack_command, commands)))
     answers: list[Any] = []
     for _ in commands:
         try:
@@ -272,6 +273,15 @@ async def _told(connection: Any, commands: Sequence[Words]) -> list[Any]:
 def _read(client: Any, words: Words, answer: Any) -> Any:
     read = client.response_callbacks.get(words[0])
     return answer if read is None or isinstance(answer, Exception) else read(answer)
+
+
+async def _heard(subscription: Any) -> list[Any] | None:
+    """Its next word as it came, which costs a third of what it does to have it read by redis-py;
+    None: there was none for a while. A connection that is lost is not made again."""
+    told: list[Any] | None = await subscription.connection.read_response(
+        timeout=SILENCE_SECONDS, disconnect_on_error=False
+    )
+    return told
 
 
 Connected = tuple[Client, Callable[[], Awaitable[object]] | None]
