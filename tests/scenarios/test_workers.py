@@ -14,6 +14,7 @@ import pytest
 from tests.support.caller import Answered, Caller
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.team import Team, team
+from vault import NewToken
 
 KEPT = "&cache=1893456000"
 LARGE = os.urandom(700_000)
@@ -92,8 +93,8 @@ async def test_workers_share_one_cache_and_one_vault(data: Path, origin: Origin)
 
 
 async def test_workers_count_together(data: Path, origin: Origin) -> None:
-    """A window holds for all workers, to the call; so does what metrics tell, also of a worker that
-    was killed."""
+    """A window holds for all workers, to the call, and so do the calls of a short-lived token; what
+    metrics tell is the sum, also with a worker that was killed."""
     async with team(data, origin, QUOTAS) as up:
         callers = await up.meet(2)
         before = len(origin.requests)
@@ -106,6 +107,7 @@ async def test_workers_count_together(data: Path, origin: Origin) -> None:
         statuses = [answer.status for answers in rounds for answer in answers]
         assert (statuses.count(200), statuses.count(429)) == (30, 10)
         assert len(origin.requests) - before == 30
+        await short_lived(up)
         found = await metrics(up)
         assert found["keyrelay_requests_total"] >= 40
         up.kill(up.pids()[-1])
@@ -114,18 +116,20 @@ async def test_workers_count_together(data: Path, origin: Origin) -> None:
         assert again["keyrelay_requests_total"] >= found["keyrelay_requests_total"]
 
 
-async def test_calls_of_a_short_lived_token_are_counted_together(
-    data: Path, origin: Origin
-) -> None:
-    """It is good at every worker, and for so many calls in all."""
-    async with team(data, origin) as up:
-        one, other = await up.meet(2)
-        fields = ("Authorization", f"Bearer {up.token}"), ("Content-Type", "application/json")
+async def short_lived(up: Team) -> None:
+    """A token that is good at every worker, and for so many calls in all."""
+    one, other = await up.meet(2)
+    _, wide = await up.vault.issue_token(NewToken("default", "another"))
+    fields = ("Authorization", f"Bearer {wide}"), ("Content-Type", "application/json")
+    status = 0
+    while status != 201:  # until the new token is known there
         await one.request("POST", "/tokens", *fields, body=b'{"calls": 3}')
-        up.token = (await one.answer()).json()["token"]
-        callers = one, other, one, other
-        statuses = [(await up.ask(caller, up.target())).status for caller in callers]
-        assert statuses == [200, 200, 200, 429]
+        status = (made := await one.answer()).status
+    up.token, before = made.json()["token"], up.token
+    callers = one, other, one, other
+    statuses = [(await up.ask(caller, up.target())).status for caller in callers]
+    assert statuses == [200, 200, 200, 429]
+    up.token = before
 
 
 async def metrics(up: Team) -> dict[str, float]:
@@ -149,7 +153,7 @@ async def metrics(up: Team) -> dict[str, float]:
 
 async def test_who_dies_is_replaced_and_nobody_else_notices(data: Path, origin: Origin) -> None:
     """A worker that is killed takes its own calls with it; without the coordinator calls go on.
-    Both come again, and SIGTERM waits for a call in flight."""
+    Both come again. SIGHUP reaches every worker, and SIGTERM waits for a call in flight."""
     release = asyncio.Event()
 
     async def slow(exchange: Exchange) -> None:
@@ -169,6 +173,8 @@ async def test_who_dies_is_replaced_and_nobody_else_notices(data: Path, origin: 
         assert (await up.ask(lasting, up.target("/v1/z", KEPT))).status == 200
         await up.until(lambda: len(up.pids()) == 3)
         await hit(up, lasting, "/v1/z")
+        up.up.process.send_signal(signal.SIGHUP)
+        await up.until(lambda: sum("configuration read" in line for line in up.up.said) == 2)
         origin.answer_with(slow)
         waiting = asyncio.create_task(up.ask(lasting, up.target("/v1/slow")))
         await up.until(lambda: origin.last.target.endswith("/slow"))
