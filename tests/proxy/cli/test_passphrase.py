@@ -106,6 +106,16 @@ def test_a_terminal_asks_without_echo(shell: Terminal) -> None:
     assert words not in shown
 
 
+def test_several_workers_ask_once(sealed: Terminal) -> None:
+    """What was typed is for all of them; Ctrl-C, which every process hears, ends them well."""
+    answers = [(b"Passphrase of the master key: ", WORDS.encode()), (b"2 workers", b"\x03")]
+    words = ["serve", "--port", "0", "--workers", "2"]
+    shown = at_terminal(sealed, words, answers)
+    assert shown.count(b"Passphrase") == 1
+    assert b"keyrelay has stopped" in shown
+    assert WORDS.encode() not in shown
+
+
 def test_a_backup_says_that_the_passphrase_is_not_in_it(sealed: Terminal) -> None:
     """The vault that comes out of it has the same."""
     sealed.run("key", "add", "openai", stdin=CANARY)
