@@ -55,6 +55,12 @@ def cpu_seconds(root: int) -> float:
     return sum(one.ticks for one in tree(root)) / TICKS
 
 
+def with_ended(root: int) -> float:
+    """The same with children that it has seen end: a connection of PostgreSQL is one."""
+    fields = Path(f"/proc/{root}/stat").read_text().rpartition(") ")[2].split()
+    return cpu_seconds(root) + (int(fields[13]) + int(fields[14])) / TICKS
+
+
 def resident(root: int) -> int:
     """Octets of the tree that are in memory; pages that processes share count for each."""
     return sum(one.resident for one in tree(root))

@@ -27,14 +27,14 @@ Told = TypeVar("Told")
 RESULT: Final = FOLDER / "scale.json"
 PAGE: Final = ROOT / "docs" / "scale.md"
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
-MOST: Final = {"tokens": 1_000_000, "keys": 100_000, "files": 1_000_000, "redis": 100_000}
-"""What fits into a run: a million keys would take a quarter of an hour to make."""
+MOST: Final = {"tokens": 100_000, "keys": 100_000, "files": 100_000, "redis": 10_000}
+"""What fits into a run on a busy machine: a million keys would take an hour to make."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """What the run is to measure."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--only", choices=("costs", "growth"), help="the other stays as it was")
+    parser.add_argument("--only", choices=tuple(_PARTS), help="the others stay as they were")
     parser.add_argument("--rounds", type=int, default=3, help="how often each case is measured")
     parser.add_argument("--seconds", type=int, default=3, help="how long each measuring takes")
     parser.add_argument("--most", type=int, default=SIZES[-1], help="the largest number of things")
@@ -71,12 +71,16 @@ def _databases(postgres: Engine) -> setups.Named:
     return lambda name: engines.another_database(postgres, name)
 
 
-def measure_growth(asked: argparse.Namespace) -> dict[str, object]:
-    """From few to many, each in a place of its own."""
-    with room() as here, engines.redis() as redis, engines.postgres() as postgres:
-        held = [*_held(here, postgres, asked.most)]
-        kept = [*_kept(here, redis, asked.most)]
-    return {"held": _rows(held), "kept": _rows(kept)}
+def measure_holdings(asked: argparse.Namespace) -> dict[str, object]:
+    """Tokens and keys, from few to many, each in a vault of their own."""
+    with room() as here, engines.postgres() as postgres:
+        return {"held": _rows([*_held(here, postgres, asked.most)])}
+
+
+def measure_entries(asked: argparse.Namespace) -> dict[str, object]:
+    """Answers, from few to many, each in a place of their own."""
+    with room() as here, engines.redis() as redis:
+        return {"kept": _rows([*_kept(here, redis, asked.most)])}
 
 
 def _held(here: Room, postgres: Engine, most: int) -> Iterator[holdings.Held]:
@@ -127,18 +131,30 @@ def versions() -> dict[str, str]:
     return {name: engines.version_in(text) for name, text in said.items()}
 
 
+_PARTS: Final = {
+    "costs": measure_costs,
+    "holdings": measure_holdings,
+    "entries": measure_entries,
+}
+
+
 def main() -> None:
-    """Measures, writes; what was not asked for stays as it was."""
+    """Measures, writes after each part; what was not asked for stays as it was."""
     asked = arguments()
-    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     if not asked.page:
         allow_files()
-        found = {} if asked.only == "growth" else measure_costs(asked)
-        found |= {} if asked.only == "costs" else measure_growth(asked)
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        before |= {"made": made, "machine": machine(), "versions": versions(), **found}
-        RESULT.write_text(json.dumps(before, indent=1) + "\n")
-    PAGE.write_text(page.document(before))
+        for name, part in _PARTS.items():
+            if asked.only in (None, name):
+                keep(part(asked))
+    PAGE.write_text(page.document(json.loads(RESULT.read_text())))
+
+
+def keep(found: dict[str, object]) -> None:
+    """Beside what is there from other parts."""
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    about = {"made": made, "machine": machine(), "versions": versions()}
+    RESULT.write_text(json.dumps({**before, **about, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from bench import load
 from bench.case import Bodies, Case, Site, verify
-from bench.processes import cpu_seconds
+from bench.processes import with_ended
 from bench.rounds import chunks
 from bench.running import Running
 from bench.scale import setups
@@ -114,7 +114,7 @@ def _rested(who: Mapping[str, Iterable[int]]) -> dict[str, float]:
 
 
 def _spent(who: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    return {name: sum(map(cpu_seconds, pids)) for name, pids in who.items()}
+    return {name: sum(map(with_ended, pids)) for name, pids in who.items()}
 
 
 def summarise(costs: Iterable[Cost]) -> list[Row]:

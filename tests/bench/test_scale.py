@@ -24,10 +24,16 @@ def test_the_page_has_the_numbers_of_the_last_run() -> None:
 
 
 def test_the_last_run_was_a_whole_one() -> None:
-    """Each setup with each of its cases, without a failure."""
+    """Each setup with each of its cases, without a failure; each kind up to its most."""
     found = [(row["setup"], row["case"]) for row in DATA["costs"]]
     assert found == [(one.name, case) for one in SETUPS for case in one.cases]
     assert [row["failed"] for row in DATA["costs"]] == [0] * len(found)
+    assert {row["kind"]: row["count"] for row in DATA["held"]} == {
+        kind: MOST[kind] for kind in ("tokens", "keys")
+    }
+    assert {row["where"]: row["count"] for row in DATA["kept"]} == {
+        where: MOST[where] for where in ("files", "redis")
+    }
 
 
 def cost(keyrelay: float, redis: float = 0.0, postgresql: float = 0.0, **more: Any) -> Cost:
@@ -69,7 +75,7 @@ def test_an_engine_that_does_nothing_is_no_wall() -> None:
 
 def test_what_is_asked_for_may_be_less() -> None:
     """For a look at a part."""
-    assert arguments(["--only", "growth", "--most", "10000"]).most == 10_000
+    assert arguments(["--only", "holdings", "--most", "10000"]).most == 10_000
     assert _sizes("keys", 10_000) == [1_000, 10_000]
     assert _sizes("keys", SIZES[-1])[-1] == MOST["keys"]
 
