@@ -9,12 +9,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tests.support.examples import free_port
 from tests.support.namespaces import Apart
@@ -22,7 +22,13 @@ from tests.support.programs import need
 
 ORDINARY: Final = "nobody"
 PATIENCE_SECONDS: Final = 60.0
+TRIES: Final = 5
 _numbers = count(1)
+Engine = TypeVar("Engine", bound="Running")
+
+
+class _Ended(Exception):
+    """A server is not there any more."""
 
 
 @dataclass
@@ -52,6 +58,10 @@ class Running:
         """On the same port and data."""
         self.process = _started(self.command)
 
+    def wait(self) -> None:
+        """Until it answers."""
+        raise NotImplementedError
+
     def _signal(self, which: signal.Signals) -> None:
         children = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
@@ -75,7 +85,7 @@ class RunningRedis(Running):
 
     def wait(self) -> None:
         """Until it answers, if only that it wants a password."""
-        _until(lambda: self.say("ping").startswith(("PONG", "NOAUTH")))
+        _until(self, lambda: self.say("ping").startswith(("PONG", "NOAUTH")))
 
 
 class RunningPostgres(Running):
@@ -111,26 +121,28 @@ class RunningPostgres(Running):
 
     def wait(self) -> None:
         """Until it answers."""
-        _until(lambda: self.say("SELECT 1") == "1")
+        _until(self, lambda: self.say("SELECT 1") == "1")
 
 
 @contextmanager
 def redis_running(*options: str, there: Apart | None = None) -> Iterator[RunningRedis]:
     """One more Redis, with options as on its command line; skips where there is none."""
     enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")
-    program, port = need("redis-server", "valkey-server"), free_port()
+    program = need("redis-server", "valkey-server")
+    bare = ["--save", "", "--appendonly", "no", "--bind", host, "--protected-mode", "no"]
     with _folder() as folder:
-        bare = ["--save", "", "--appendonly", "no", "--bind", host]
-        bare += ["--protected-mode", "no"]
-        command = [*enter, program, "--port", str(port), "--dir", str(folder), *bare, *options]
-        yield from _serving(RunningRedis(_started(command), port, folder, command, host))
+
+        def command(port: int) -> list[str]:
+            return [*enter, program, "--port", str(port), "--dir", str(folder), *bare, *options]
+
+        yield from _serving(_answering(RunningRedis, command, folder, host))
 
 
 @contextmanager
 def postgres_running(*settings: str, there: Apart | None = None) -> Iterator[RunningPostgres]:
     """One more PostgreSQL, with settings such as `max_connections=20`; skips without one."""
     enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")
-    initdb, program, port = _postgres("initdb"), _postgres("postgres"), free_port()
+    initdb, program = _postgres("initdb"), _postgres("postgres")
     with _folder() as folder:
         data = folder / "data"
         made = [initdb, "-D", str(data), "-U", "keyrelay", "-A", "trust", "-E", "UTF8", "--no-sync"]
@@ -140,13 +152,32 @@ def postgres_running(*settings: str, there: Apart | None = None) -> Iterator[Run
                 rules.write("host all all all trust\n")
         fast = ("fsync=off", f"unix_socket_directories={folder}", f"listen_addresses={host}")
         told = [word for one in (*fast, *settings) for word in ("-c", one)]
-        command = [*enter, program, "-D", str(data), "-p", str(port), *told]
-        yield from _serving(RunningPostgres(_started(command), port, folder, command, host))
+
+        def command(port: int) -> list[str]:
+            return [*enter, program, "-D", str(data), "-p", str(port), *told]
+
+        yield from _serving(_answering(RunningPostgres, command, folder, host))
 
 
-def _serving(running: Running) -> Iterator[Running]:
+def _answering(
+    kind: type[Engine], command: Callable[[int], list[str]], folder: Path, host: str
+) -> Engine:
+    """On a port that was free when it began, and not taken by somebody else meanwhile."""
+    for _ in range(TRIES):
+        port = free_port()
+        words = command(port)
+        running = kind(_started(words), port, folder, words, host)
+        try:
+            running.wait()
+        except _Ended:
+            continue
+        return running
+    raise _Ended("the server ended as soon as it was started")
+
+
+def _serving(running: Engine) -> Iterator[Engine]:
     try:
-        running.wait()  # type: ignore[attr-defined]
+        running.wait()
         yield running
     finally:
         running.go_on() if running.process.poll() is None else None
@@ -189,14 +220,19 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _until(holds: object) -> None:
-    """Waits for a server to start; what it says before is no answer."""
+def _until(running: Running, holds: Callable[[], bool]) -> None:
+    """Waits for a server to start; what it says before is no answer. What another one says that
+    has its port is none either: who can't have it ends at once."""
     ends = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < ends:
-        try:
-            if holds():  # type: ignore[operator]
+        with suppress(subprocess.CalledProcessError):
+            answers = holds()
+            time.sleep(0.05)
+            if running.process.poll() is not None:
+                raise _Ended
+            if answers:
                 return
-        except subprocess.CalledProcessError:
-            pass
         time.sleep(0.05)
+        if running.process.poll() is not None:
+            raise _Ended
     raise TimeoutError("the server did not start")
