@@ -46,12 +46,12 @@ async def open_vault(  # noqa: PLR0913 - the edge of the room: everything it tak
     """
     store = Store.at(url or data / DATABASE_NAME)
     try:
-        source = MasterKeySource.find(data, environ, master_key_command, ask)
-        if new_passphrase is not None:
-            source = source.sealed_to(new_passphrase)
-            source.require_none()
-        anchor = Anchor.find(data, environ)
         with _using(data):
+            source = MasterKeySource.find(data, environ, master_key_command, ask)
+            if new_passphrase is not None:
+                source = source.sealed_to(new_passphrase)
+                source.require_none()
+            anchor = Anchor.find(data, environ)
             if create:
                 source.make_directory()
         async with store.alone() if create else nullcontext():

@@ -66,6 +66,13 @@ def _ahead(when: datetime) -> datetime:
     return when
 
 
+def _written(text: object) -> object:
+    """A number would be read as seconds of 1970."""
+    if isinstance(text, str) and not re.match(r"[0-9]{4}-", text, re.ASCII):
+        raise ValueError("expected a time such as 2026-11-21T12:00:00Z")
+    return text
+
+
 def _told_day(day: date) -> date:
     if not date(1971, 1, 1) <= day <= date(9998, 12, 31):
         raise ValueError("expected a day between 1971 and 9998")
@@ -89,6 +96,7 @@ LimitTexts = Annotated[
     list[Annotated[str, Field(min_length=3, max_length=128)]], Field(max_length=64)
 ]
 Bounds = Annotated[list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=64)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 Day = Annotated[date, AfterValidator(_told_day)]
 Role = Literal["call", "read", "admin"]
 
@@ -127,7 +135,7 @@ class AuditAsked(Paging):
     """Which changes, the newest first."""
 
     after: Annotated[str, Field(pattern="^[0-9]{1,15}$")] | None = None
-    since: AwareDatetime | None = Field(default=None, description="none that are older")
+    since: Moment | None = Field(default=None, description="none that are older")
     actor: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None, description="by exactly this one, as a row names it: `token ann`"
     )

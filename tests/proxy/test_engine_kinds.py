@@ -83,7 +83,7 @@ def authority(tmp_path: Path) -> Iterator[trustme.CA]:
     own.private_key_pem.write_to_path(tmp_path / "key.pem")
     own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     for path in (tmp_path, *tmp_path.parents):
-        if path.name.startswith("pytest-"):
+        if path.name.startswith(("pytest-", "popen-")):
             path.chmod(path.stat().st_mode | 0o055)
     tmp_path.chmod(0o755)
     (tmp_path / "key.pem").chmod(0o644)
