@@ -60,6 +60,7 @@ def model(redis: float, postgresql: float) -> dict[str, Any]:
     return {**DATA, "costs": rows}
 
 
+@kept
 def test_the_wall_is_the_engine_that_is_full_first() -> None:
     """Redis has one core: with a quarter of keyrelay's time it is full at four."""
     text = page.document(model(25.0, 10.0))
@@ -69,6 +70,7 @@ def test_the_wall_is_the_engine_that_is_full_first() -> None:
     assert "| a forward | 10,000 | 20,000 | 40,000* | 40,000* | 40,000* | 40,000* |" in text
 
 
+@kept
 def test_an_engine_that_does_nothing_is_no_wall() -> None:
     """What is below a microsecond is the noise of its own work."""
     text = page.document(model(0.5, 0.0))
