@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class _Ended(Exception):
 
 
 @dataclass
-class Running:
+class Running(ABC):
     """A server of somebody else's in a process of its own. `folder`: where its data are."""
 
     process: subprocess.Popen[bytes]
@@ -58,9 +59,9 @@ class Running:
         """On the same port and data."""
         self.process = _started(self.command)
 
+    @abstractmethod
     def wait(self) -> None:
         """Until it answers."""
-        raise NotImplementedError
 
     def _signal(self, which: signal.Signals) -> None:
         children = subprocess.run(
