@@ -15,10 +15,20 @@ MOVED: Final = "moved"
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision that a database stands at; None for an empty one."""
+    """The revision that a database stands at; None for an empty one. Raises StoreUnavailable."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return require_said(revision)
+
+
+def require_said(revision: object) -> str:
+    """Raises StoreUnavailable where a database with a vault doesn't say where it stands."""
+    if not isinstance(revision, str):
+        raise StoreUnavailable(
+            "the vault's database does not say at which revision it stands: its table "
+            "alembic_version has lost its row; restore the database from your backup"
+        )
     return revision
 
 
@@ -34,7 +44,7 @@ def require_there(revision: object) -> None:
 def require_ours(revision: object) -> None:
     """Raises SchemaTooNew where a newer release has taken the database over: what this one would
     write may lack something there."""
-    require_there(revision)
+    require_there(require_said(revision))
     if revision != HEAD:
         raise SchemaTooNew(
             f"a newer keyrelay has brought the vault's database to revision {revision}; this one "

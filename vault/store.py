@@ -154,8 +154,9 @@ class Store:
         as every read from then on, where it was moved away."""
         async with self.engine.looking() as connection:
             row = (await connection.execute(_STANDING)).first()
-        self._moved = row is not None and row.revision == schema.MOVED
-        schema.require_there(row.revision if row is not None else None)
+        revision = None if row is None else schema.require_said(row.revision)
+        self._moved = revision == schema.MOVED
+        schema.require_there(revision)
         return _state_of(row)
 
     async def check(self) -> None:

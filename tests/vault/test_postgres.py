@@ -53,6 +53,18 @@ async def test_instances_of_two_releases_run_side_by_side(
     rows(data, "DROP TABLE newer")
 
 
+async def test_a_database_that_has_lost_its_revision_says_so(
+    vault: Vault, data: Path, opener: Opener
+) -> None:
+    """It is neither an empty one nor a newer release's."""
+    rows(data, "DELETE FROM alembic_version")
+    for act in (vault.refresh, lambda: vault.put_key(new_key()), opener):
+        with pytest.raises(StoreUnavailable, match="alembic_version has lost its row; restore"):
+            await act()
+    rows(data, f"INSERT INTO alembic_version VALUES ('{schema.HEAD}')")
+    await vault.put_key(new_key())
+
+
 async def test_many_bring_a_database_here_at_once(postgres: RunningPostgres) -> None:
     """One does; the others wait and find it done."""
     url = postgres.another()
