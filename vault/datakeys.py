@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.audit import Change
@@ -19,6 +19,7 @@ from vault.tables import DATA_KEYS, STATE
 
 KEYS: Final = "keys"
 FINGERPRINTS: Final = "fingerprints"
+SHORT_LIVED: Final = "short-lived-tokens"
 SEALED: Final = b"sealed"
 """The mark of the key that seals the vault's state, from its first seal on: nobody without the
 master key makes a sealed vault pass for one of a release that did not seal."""
@@ -108,6 +109,15 @@ class DataKeys:
         await change.book.write(insert(DATA_KEYS).values(**row, **wrapped))
         await change.record("data-key make", "", purpose)
         return key
+
+    async def renew(self, change: Change, purpose: str) -> None:
+        """A new data key in the place of the one of a purpose, where there is one: what it vouched
+        for is over."""
+        if await self.stored(change.connection, purpose, change.book.register) is None:
+            return
+        key = await self.make(change, purpose)
+        older = (DATA_KEYS.c.purpose == purpose, DATA_KEYS.c.id != key.id.hex())
+        await change.book.write(delete(DATA_KEYS).where(*older))
 
     async def rewrap(self, change: Change, masters: MasterKeys) -> int:
         """Wraps every data key with the current one of `masters`; returns how many had another."""

@@ -53,7 +53,7 @@ class Lookups:
     it.
     """
 
-    __slots__ = ("holdings", "opened", "purges", "recognised", "refused", "tokens")
+    __slots__ = ("data_keys", "holdings", "opened", "purges", "recognised", "refused", "tokens")
 
     def __init__(self) -> None:
         # A token's digest beside it; an id that nobody has is remembered with None for the token.
@@ -64,3 +64,4 @@ class Lookups:
         self.opened: Bounded[tuple[str, str, str, int], Credential] = Bounded(_OPENED)
         self.recognised: Bounded[bytes, tuple[Recognised, ...]] = Bounded(_RECOGNISED)
         self.purges: tuple[Purge, ...] | None = None
+        self.data_keys = False  # whether they were read again, which others may have renewed

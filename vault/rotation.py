@@ -3,7 +3,8 @@
 Each step leaves a state in which the vault opens, and from which running it again goes on:
 the key file holds the new key and the old one; then the database is wrapped by the new one, in one
 transaction; then the file holds the new one alone. Re-sealing makes a second data key, moves the
-rows over in batches, and drops the first when no row needs it.
+rows over in batches, and drops the first when no row needs it; the one that vouches for short-lived
+tokens is replaced with its first step, so that who stole it makes none any more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy import delete, func, select
 
 from vault import keyrows
 from vault.core import Core
-from vault.datakeys import KEYS
+from vault.datakeys import KEYS, SHORT_LIVED
 from vault.errors import StoreUnavailable
 from vault.files import reason_of
 from vault.keyring import MasterKey, MasterKeys
@@ -99,6 +100,7 @@ class Rotating:
         if not unfinished:
             async with self._core.changing() as change:
                 await self._core.data_keys.make(change, KEYS)
+                await self._core.data_keys.renew(change, SHORT_LIVED)
         resealed = 0
         while moved := await self._move_batch():
             resealed += moved

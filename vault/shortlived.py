@@ -16,13 +16,12 @@ from typing import Final, NamedTuple
 
 from vault import tokens
 from vault.core import Core
+from vault.datakeys import SHORT_LIVED
 from vault.errors import Invalid
 from vault.issued import Issued
-from vault.lookups import Lookups
 from vault.records import Narrowing, NewShortLived, ShortLived, Token
 from vault.sealing import DataKey
 
-PURPOSE: Final = "short-lived-tokens"
 LONGEST: Final = 4096
 """Octets of a text: it travels in a header field."""
 
@@ -50,7 +49,6 @@ class ShortLiving:
     def __init__(self, core: Core, issued: Issued) -> None:
         self._core = core
         self._issued = issued
-        self._looked: Lookups | None = None
 
     async def issue(self, parent: Token, new: NewShortLived) -> tuple[Token, str]:
         """A narrower token and its text; no longer good than its parent. Raises Invalid."""
@@ -64,7 +62,8 @@ class ShortLiving:
             calls=new.calls,
             run="" if new.calls is None else self._core.run,
         )
-        text = _sealed(parent.id, claims, await self._core.data_key(PURPOSE))
+        key = await self._key() or await self._core.data_key(SHORT_LIVED)
+        text = _sealed(parent.id, claims, key)
         if len(text) > LONGEST:
             raise Invalid("the token would be too long for a header field; name fewer things")
         return _narrowed(parent, claims), text.decode()
@@ -74,7 +73,7 @@ class ShortLiving:
         found = _SHAPE.fullmatch(text) if len(text) <= LONGEST else None
         if found is None:
             return None
-        key = self._core.data_keys.current(PURPOSE) or await self._learned()
+        key = await self._key()
         if key is None or not hmac.compare_digest(_mac(found["body"], key), found["mac"]):
             return None
         claims = Claims(*json.loads(_from_base32(found["claims"])))
@@ -83,13 +82,14 @@ class ShortLiving:
         parent = await self._issued.good(found["id"].decode())
         return None if parent is None or parent.role not in _CALLING else _narrowed(parent, claims)
 
-    async def _learned(self) -> DataKey | None:
-        """The data key that another process has made since; looked for once after a change."""
+    async def _key(self) -> DataKey | None:
+        """The data key of the moment: looked for once after a change, which may have been another
+        process making the first one, or a new one."""
         seen = self._core.seen
-        if self._looked is not seen:
+        if not seen.data_keys:
             await self._core.reload_data_keys()
-            self._looked = seen
-        return self._core.data_keys.current(PURPOSE)
+            seen.data_keys = True
+        return self._core.data_keys.current(SHORT_LIVED)
 
 
 def describe(text: bytes) -> str:

@@ -235,7 +235,8 @@ class Vault:
         await self._declaring.declare(keys, backends)
 
     async def rotate_master(self, *, reseal: bool = False, guard: Guard = "as before") -> Rotation:
-        """A new master key, or the rest of an interrupted rotation; `reseal` renews every row too.
+        """A new master key, or the rest of an interrupted rotation; `reseal` renews every row too,
+        and ends the short-lived tokens of before.
 
         Raises MasterKeyMissing, Unopenable, and Invalid where the new `guard` can't be.
         """

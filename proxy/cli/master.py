@@ -17,7 +17,7 @@ def master() -> None:
 
 
 @master.command()
-@click.option("--reseal", is_flag=True, help="encrypt every key anew, not only the data keys")
+@click.option("--reseal", is_flag=True, help="encrypt every key anew, end all short-lived tokens")
 @click.option(
     "--passphrase/--no-passphrase",
     "sealed",

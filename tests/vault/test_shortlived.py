@@ -64,6 +64,28 @@ async def test_one_that_another_process_makes_is_good_here_too(
     assert await other.verify_token(text.encode()) == counted
 
 
+async def test_to_reseal_ends_those_of_before(
+    vault: Vault, clock: FakeClock, opener: Opener, data: Path
+) -> None:
+    """Who stole the vault with its master key can make more of them, but only with the data key of
+    before: refused here, and in each process that was open; their parent makes others."""
+    parent, _, stolen = await made(vault, clock)
+    server = await opener()
+    assert await server.verify_token(stolen.encode()) is not None
+    await vault.rotate_master()
+    await server.refresh()
+    assert await server.verify_token(stolen.encode()) is not None
+    await vault.rotate_master(reseal=True)
+    await server.refresh()
+    for one in (vault, server, await opener()):
+        assert await one.verify_token(stolen.encode()) is None
+        token, text = await one.issue_short_lived(parent, NewShortLived(clock.now() + 60))
+        assert await vault.verify_token(text.encode()) == token
+    [[left]] = rows(data, "SELECT count(*) FROM data_keys WHERE purpose = 'short-lived-tokens'")
+    assert left == 1
+    assert await vault.examine() == []
+
+
 async def test_it_is_over_in_time(vault: Vault, clock: FakeClock) -> None:
     """At its second."""
     _, token, text = await made(vault, clock)
