@@ -22,14 +22,16 @@ class RelayCycle(RequestResponseCycle):
 
     `target`: the raw request target (RFC 9112 section 3.2). `old`: the caller speaks HTTP/1.0,
     which knows no chunks: without a length the connection's end ends an answer (section 6.3).
-    `task`: in which it is answered. `left`: to be told once that it is over. `finish`: ends the
-    connection; told whether the caller may be sending still.
+    `task`: in which it is answered. `whose`: the address that it takes turns with. `left`: to be
+    told once that it is over. `finish`: ends the connection; told whether the caller may be sending
+    still.
     """
 
     target: bytes = b""
     old: bool = False
     seen: Seen | None = None
     task: asyncio.Task[None] | None = None
+    whose: str = ""
     left: Callable[[], None] | None = None
     finish: Callable[[bool], None]
     _held: bytes = b""
@@ -91,8 +93,17 @@ class RelayCycle(RequestResponseCycle):
 
     # The answer.
 
-    async def run_asgi(self, app: Any) -> None:
-        """Answers, unless the caller was lost before that could begin."""
+    def start(self, app: Any, tasks: set[asyncio.Task[None]], ran: Callable[[], None]) -> None:
+        """Answers with the loop's next turn, in a task that is one of `tasks` until it is done."""
+        self.task = task = asyncio.get_running_loop().create_task(self.run_asgi(app, ran))
+        task.add_done_callback(tasks.discard)
+        tasks.add(task)
+
+    async def run_asgi(self, app: Any, ran: Callable[[], None] | None = None) -> None:
+        """Answers, unless the caller was lost before that could begin. `ran`: to be told that it
+        has begun."""
+        if ran is not None:
+            ran()
         if not self.disconnected:
             await super().run_asgi(app)
 

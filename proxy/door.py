@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from proxy.addresses import Address
 from proxy.clock import Clock
+from proxy.fair import FairTurns
 from proxy.forwarded import Networks, address_of, caller_behind, names_callers, within
 from proxy.messages import Fields
 
@@ -55,11 +56,13 @@ class Named(NamedTuple):
 
 
 class Door:
-    """Lets connections in. What `enter` and `begin` give is to be given back, once."""
+    """Lets connections in. What `enter` and `begin` give is to be given back, once. `turns`: in
+    which order the calls of those begin who are in."""
 
     def __init__(self, rules: DoorRules, clock: Clock) -> None:
         self._rules = rules
         self._clock = clock
+        self.turns = FairTurns()
         self._open = 0
         self._by_address: dict[str, int] = {}
         self._refused = {TOTAL: 0, ADDRESS: 0}

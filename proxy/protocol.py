@@ -28,6 +28,7 @@ PIECE = 16 * 1024
 
 _WAITS = Waits()
 _NOTHING = memoryview(b"")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class RelayProtocol(HttpToolsProtocol):
@@ -37,6 +38,7 @@ class RelayProtocol(HttpToolsProtocol):
     """
 
     _patience: Patience
+    _whose: str  # address or network: its calls take turns with those of others
 
     def __init__(
         self, *args: Any, waits: Waits = _WAITS, door: Door | None = None, **more: Any
@@ -49,12 +51,9 @@ class RelayProtocol(HttpToolsProtocol):
         self.refusal: RelayError | None = None
         self._waits = waits
         self._cycles: list[RelayCycle] = []
-        self._octets = 0
-        self._silent = 0
-        self._in_header = False
+        self._octets = self._silent = self.begun = 0
+        self._in_header = self._resuming = False
         self._between = True
-        self.begun = 0
-        self._resuming = False
         self.is_deaf = False  # our last words are out
         self._unread: memoryview[int] = _NOTHING  # behind a full queue
 
@@ -141,19 +140,23 @@ class RelayProtocol(HttpToolsProtocol):
     def _lets_in(self, cycle: RelayCycle) -> bool:
         """Whether it is the peer's own call, or one more of the address that it calls for."""
         if not self._speaks_for_others or self.client is None:
+            cycle.whose = self._whose
             return True
         peer, port = self.client
         named = self._door.named(peer, tuple(self.scope["headers"]))
         self.scope["client"] = (named.address, port if named.address == peer else 0)
+        cycle.whose = named.counted or named.address
         if not self._door.begin(named.counted):
             return False
         cycle.left = partial(self._door.end, named.counted)
         return True
 
     def _start_asgi_task(self, cycle: RelayCycle, app: Any) -> None:  # type: ignore[override]
-        cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        turns = self._door.turns
+        if turns.take():
+            cycle.start(app, self.tasks, turns.ran)
+        else:
+            turns.wait(cycle, partial(cycle.start, app, self.tasks, turns.ran))
 
     def new_cycle(self, target: bytes, keep_alive: bool) -> RelayCycle:
         """The request that `scope` describes."""
@@ -232,6 +235,7 @@ class RelayProtocol(HttpToolsProtocol):
         if self.counted is None:
             self._turn_away()
         else:
+            self._whose = self.counted or peer
             self._speaks_for_others = self._door.trusts(peer)
 
     def _turn_away(self) -> None:
@@ -372,13 +376,11 @@ class RelayProtocol(HttpToolsProtocol):
     def _body_comes_after_upgrade(self) -> bool:
         if not self.parser.should_upgrade() or self.scope["method"] == "CONNECT":
             return False
-        names = {name for name, _ in self.headers}
-        return not names.isdisjoint((b"content-length", b"transfer-encoding"))
+        return not _FRAMING.isdisjoint(name for name, _ in self.headers)
 
     def _resume_at_body(self) -> None:
         """A new parser that has just read a header with the same framing."""
-        framing = (b"content-length", b"transfer-encoding")
-        lines = [b"%s: %s\r\n" % field for field in self.headers if field[0] in framing]
+        lines = [b"%s: %s\r\n" % field for field in self.headers if field[0] in _FRAMING]
         self.parser = httptools.HttpRequestParser(self)
         self._resuming = True
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")

@@ -14,7 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from proxy.cli.listening import BACKLOG
-from proxy.door import Door
+from proxy.clock import SystemClock
+from proxy.door import OPEN_WIDE, Door
 from proxy.familiar import Familiar
 from proxy.patience import Waits
 from proxy.shortcut import ShortcutProtocol
@@ -45,6 +46,7 @@ class Server(uvicorn.Server):
     ) -> None:
         agreements = entrance if isinstance(entrance, Agreements) else None
         door = entrance.door if isinstance(entrance, Agreements) else entrance
+        self._door = door = door or Door(OPEN_WIDE, SystemClock())
         speaking = partial(ShortcutProtocol, waits=waits, familiar=Familiar(), door=door)
         self._agreements = agreements
         config = uvicorn.Config(
@@ -116,7 +118,8 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
     async def end_calls(self) -> None:
-        """Ends the calls that are still in flight; each one tells its caller."""
+        """Ends the calls that are still in flight; each one tells its caller. None begins."""
+        self._door.turns.give_up()
         calls = list(self.server_state.tasks)
         for call in calls:
             call.cancel()
