@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.attack import __main__ as runner
-from tests.attack import shown, soak
-from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, sizes_in
+from tests.attack import faults, shown, soak
+from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, first_of, sizes_in
 from tests.attack.outcome import Outcome, Row
 from tests.attack.soak import Sample
 
@@ -47,9 +49,47 @@ async def test_a_campaign_tells_each_row_as_it_is_over(tmp_path: Path) -> None:
 
 
 def test_a_campaign_that_breaks_off_is_a_fault() -> None:
-    """Also one that told nothing at all."""
+    """In which it is said with what."""
     [row] = runner.rows_of("vault", {"nothing": "such"})
-    assert row.outcome == Outcome("vault: broke off", 0, "", 1)
+    assert row.outcome[:4] == ("vault: broke off", 0, "", 1)
+    [why] = row.outcome.faults
+    assert re.fullmatch(r"TypeError: .*unexpected keyword.* \(campaigns.py, line \d+\)", why)
+
+
+def test_a_campaign_whose_process_dies_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a signal, with no word of its own."""
+    killed = subprocess.CompletedProcess([], -9)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    [row] = runner.rows_of("vault", {})
+    assert row.outcome.faults == ("its process ended with -9",)
+
+
+def test_of_several_errors_the_first_is_told() -> None:
+    """A group by itself says nothing."""
+    group = ExceptionGroup("several", [ExceptionGroup("more", [ValueError("why")])])
+    assert first_of(group) == "ValueError: why"
+
+
+async def test_a_sweep_that_meets_an_error_is_a_broken_promise(tmp_path: Path) -> None:
+    """With the place where it did, and the next one comes."""
+
+    class Healthy(faults.Disk):
+        def __init__(self) -> None:
+            self.healed = 0
+
+        def heal(self) -> int:
+            self.healed += 1
+            return 0
+
+    async def sweeping(sweep: faults.Sweep) -> None:
+        sweep.tried = 7
+        raise OSError("the disk is still ill")
+
+    disk = Healthy()
+    ground = faults.Ground(disk, tmp_path, tmp_path, b"")
+    sweep = await faults.carried_out(ground, "key add: ill", sweeping)
+    assert sweep.broken == ["key add: ill, 7: broke off: OSError: the disk is still ill"]
+    assert disk.healed == 1
 
 
 def test_an_unknown_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:

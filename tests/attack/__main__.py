@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.attack import shown
 from tests.attack.campaigns import CAMPAIGNS, Sizes, sizes_in
-from tests.attack.outcome import Outcome, Row
+from tests.attack.outcome import Outcome, Row, broken_off
 
 OUT = Path("build/attack.json")
 
@@ -34,9 +34,10 @@ def rows_of(name: str, sizes: Sizes) -> list[Row]:
     rows = [
         Row(point, round(seconds, 1), Outcome(*told)) for seconds, told in map(json.loads, lines)
     ]
-    if code or not rows:
-        took = round(time.perf_counter() - began, 1)
-        rows.append(Row(point, took, Outcome(f"{name}: broke off", 0, "", 1)))
+    last = broken_off(name, f"its process ended with {code}")
+    told = any(row.outcome.attack == last.attack for row in rows)
+    if (code or not rows) and not told:
+        rows.append(Row(point, round(time.perf_counter() - began, 1), last))
     return rows
 
 

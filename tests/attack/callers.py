@@ -1,9 +1,14 @@
-"""Load that is not kind, beside one caller that is. Some four minutes."""
+"""Load that is not kind, beside one caller that is. Some four minutes.
+
+The kind caller is somebody else than the crowd: another tenant's token, from another address. The
+crowd's process is nice to the server, whose cores it is on: a real one would be somewhere else.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import tempfile
@@ -31,8 +36,19 @@ PATIENCE_SECONDS: Final = 150.0
 SETTLED_SECONDS: Final = 22.0
 """Two looks of the server at the memory that a crowd has left."""
 
+KIND_ADDRESS: Final = "127.0.0.2"
+"""The others come from 127.0.0.1."""
+
+NICE: Final = 19
+"""Of the crowd: as much as may be."""
+
 LARGE_BYTES: Final = 16 * 2**20
 KEY: Final = "sk-attack-0123456789abcdefghij"
+KEYS: Final = (
+    "keys:\n"
+    "  - {service: openai, value: '${KEY}'}\n"
+    "  - {service: openai, tenant: kind, value: '${KEY}'}\n"
+)
 ENDED_BY_US: Final = frozenset({"read nothing"})
 """Who does not read sees no end: those are told to go once the server has none of them."""
 
@@ -62,16 +78,12 @@ class Figures:
 
 @dataclass
 class Ground:
-    """A server of its own, a token, and what is kept there."""
+    """A server of its own, the token of the others and that of the kind, and what is kept there."""
 
     up: Served
     token: str
+    kind: str
     data: Path
-
-    @property
-    def credential(self) -> tuple[str, str]:
-        """Of both the kind and the others."""
-        return ("X-Relay-Token", self.token)
 
     def resident(self) -> float:
         """MiB."""
@@ -106,25 +118,30 @@ async def ground(answer: Handler = answer, settings: str = "") -> AsyncIterator[
         async with Origin() as origin:
             origin.answer_with(answer)
             (data / "keys.yaml").write_text(
-                f"services: {{openai: {{origin: '{origin.url}'}}}}\nkeys: {{openai: '${{KEY}}'}}\n"
+                f"services: {{openai: {{origin: '{origin.url}'}}}}\n{KEYS}"
                 f"server: {{log_level: warning}}\n{settings}"
             )
             async with served(data, KEY=KEY) as up:
-                issued = await keyrelay(data, "token", "issue", "one", "--role", "admin", KEY=KEY)
-                here = Ground(up, issued.out.strip(), data)
-                for target in (SMALL, LARGE, LARGE):
-                    kept = await call(up.url, "GET", target, here.credential)
-                    assert kept.status == 200, kept.body
+                here = Ground(up, await _issued(data, "default"), await _issued(data, "kind"), data)
+                for token, target in ((here.token, SMALL), (here.token, LARGE), (here.kind, SMALL)):
+                    for _ in range(2):
+                        kept = await call(up.url, "GET", target, ("X-Relay-Token", token))
+                        assert kept.status == 200, kept.body
                 yield here
+
+
+async def _issued(data: Path, tenant: str) -> str:
+    words = ("token", "issue", "one", "--tenant", tenant, "--role", "admin")
+    return (await keyrelay(data, *words, KEY=KEY)).out.strip()
 
 
 async def be_kind(here: Ground, until: asyncio.Event, memory: list[float]) -> list[float]:
     """Call after call on one connection; milliseconds of each, and memory on the way."""
     took = []
-    async with await Caller.connect(here.up.url) as caller:
+    async with await Caller.connect(here.up.url, address=KIND_ADDRESS) as caller:
         while not until.is_set():
             began = perf_counter()
-            await caller.request("GET", SMALL, here.credential)
+            await caller.request("GET", SMALL, ("X-Relay-Token", here.kind))
             assert (await caller.answer()).status == 200
             took.append((perf_counter() - began) * 1000)
             memory.append(here.resident())
@@ -150,7 +167,9 @@ async def attack(here: Ground, name: str, callers: int) -> Figures:
     found.memory.append(here.resident())
     kind = asyncio.create_task(be_kind(here, done, found.memory))
     words = ("-m", "tests.attack.swarm", name, here.up.url, here.token, str(callers))
-    swarm = await asyncio.create_subprocess_exec(sys.executable, *words, env=environment())
+    swarm = await asyncio.create_subprocess_exec(
+        sys.executable, *words, env=environment(), preexec_fn=lambda: os.nice(NICE)
+    )
     try:
         found.seconds = await until_closed(here, swarm, callers / 2, name not in ENDED_BY_US)
     finally:

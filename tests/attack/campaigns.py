@@ -14,7 +14,7 @@ To add one:
    `outcomes`.
 
 Each campaign runs in a process of its own (`python -m tests.attack.campaigns NAME FILE size=N`), so
-that none is in the way of another; one that breaks off is a row with a fault.
+that none is in the way of another; one that breaks off is a row with a fault, which says with what.
 
     python -m tests.attack                     all of them, at full length: `make attack`
     python -m tests.attack --short             all of them, in short
@@ -29,10 +29,13 @@ import importlib
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, NamedTuple
+
+from tests.attack.outcome import Outcome, broken_off
 
 Sizes = Mapping[str, Any]
 
@@ -79,13 +82,31 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
 
 
 async def carry_out(name: str, sizes: Sizes, out: Path) -> None:
-    """One campaign in this process; a line of JSON for each outcome, as it comes."""
-    module = importlib.import_module(f"tests.attack.{CAMPAIGNS[name].module}")
+    """One campaign in this process; a line of JSON for each outcome, as it comes, and one for what
+    it breaks off with."""
     began = perf_counter()
-    async for outcome in module.outcomes(**sizes):
+
+    def tell(outcome: Outcome) -> None:
         with out.open("a") as lines:
             lines.write(json.dumps([perf_counter() - began, outcome]) + "\n")
-        began = perf_counter()
+
+    try:
+        module = importlib.import_module(f"tests.attack.{CAMPAIGNS[name].module}")
+        async for outcome in module.outcomes(**sizes):
+            tell(outcome)
+            began = perf_counter()
+    except Exception as error:
+        tell(broken_off(name, first_of(error)))
+        raise
+
+
+def first_of(error: BaseException) -> str:
+    """An error, or the first of a group, in a line: what it is, and where it came from."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in last)
+    return f"{type(error).__name__}: {str(error)[:300]}{where}"
 
 
 def sizes_in(words: list[str]) -> Sizes:

@@ -23,3 +23,8 @@ class Row(NamedTuple):
     point: str
     seconds: float
     outcome: Outcome
+
+
+def broken_off(name: str, why: str) -> Outcome:
+    """Of a campaign that came to no end: a fault by itself."""
+    return Outcome(f"{name}: broke off", 0, "", 1, "", (why,))
