@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from proxy.cli.failures import Failed
 from proxy.cli.leash import RELOAD, STOP
 from proxy.cli.listening import Listeners, listen, listening
 from proxy.cli.server import WAITS, Server
-from proxy.cli.session import open_vault_of, with_desk
+from proxy.cli.session import alone, open_vault_of, with_desk
 from proxy.cli.watching import ConfigFiles
 from proxy.config import (
     MOST_WORKERS,
@@ -244,7 +243,9 @@ async def _demo(desk: Desk, config: Config, ground: Ground) -> int:
     desk.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # production may move in later
     desk.data_option = desk.data / "demo"
     apart = config.model_copy(update={"vault": VaultPlace()})
-    with _alone(desk.data):
+    desk.data.mkdir(mode=0o700, exist_ok=True)
+    # Each start makes the token of the one before useless.
+    with alone(desk.data / "demo.lock", f"a demo runs on {desk.data} already"):
         return await _demo_alone(desk, apart, ground)
 
 
@@ -264,21 +265,6 @@ async def _demo_alone(desk: Desk, config: Config, ground: Ground) -> int:
             async with backend.running():
                 server = ground.server(app, config.server.shutdown_grace)
                 return await _serve(app, server, ground, f"{words}\n\n{commands}\n")
-
-
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Only one demo at a time: each start makes the token of the one before useless."""
-    data.mkdir(mode=0o700, exist_ok=True)
-    opened = os.open(data / "demo.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(opened, "r+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failed(
-                f"a demo runs on {data} already; stop it, or name another --data"
-            ) from None
-        yield
 
 
 @contextlib.asynccontextmanager

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import click
@@ -142,6 +145,19 @@ def _config_or_none(desk: Desk) -> Config:
             err=True,
         )
         return Config(vault=desk.vault_place())
+
+
+@contextmanager
+def alone(lock: Path, doing: str) -> Iterator[None]:
+    """Held by this process and its children, to the last of them; Failed where others hold it, by
+    what they are `doing`."""
+    opened = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(opened, "r+b") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"{doing}; stop it, or name another --data") from None
+        yield
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
@@ -21,7 +20,7 @@ from proxy.cli.failures import Failed
 from proxy.cli.leash import Leash
 from proxy.cli.listening import Listeners
 from proxy.cli.secrets_in import on_terminal, type_passphrase
-from proxy.cli.session import open_vault_of
+from proxy.cli.session import alone, open_vault_of
 from proxy.cli.supervisor import Role, Supervisor
 from proxy.config import Config, declared_backends, declared_keys
 from proxy.header import begin_ids
@@ -72,9 +71,11 @@ class Team:
         Raises Failed; why, a child has said.
         """
         self._prepare()
+        data = self.desk.data
         with (
-            _alone(self.desk.data),
-            _met(self.desk.data, self.workers) as (meeting, listener),
+            # To the last of its processes: a new team never meets workers of an old one.
+            alone(data / "workers.lock", f"keyrelay runs on {data} already, with workers"),
+            _met(data, self.workers) as (meeting, listener),
             tempfile.TemporaryFile() as turns,
         ):
             settings = replace(self.settings, turns=turns.fileno())
@@ -152,21 +153,6 @@ def _open_once(desk: Desk, config: Config, leash: Leash) -> int:
     desk.ask = typed if on_terminal() else None
     asyncio.run(opened())
     return 0
-
-
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Only one team at a time on one data directory; the lock ends with the last of its processes,
-    so that a new one never meets workers of an old one."""
-    opened = os.open(data / "workers.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(opened, "r+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failed(
-                f"keyrelay runs on {data} already, with workers; stop it, or name another --data"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

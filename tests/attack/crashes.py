@@ -27,8 +27,8 @@ from proxy.cache.entry import Found
 from tests.attack.nursery import ANSWERS, Becomes, body_of, the_store
 from tests.attack.outcome import Outcome
 from tests.proxy.cache.conftest import NOW
-from tests.proxy.cache.test_memory import sending
-from tests.proxy.cache.test_sqlite import body_of as octets_of
+from tests.proxy.cache.stores import body_of as octets_of
+from tests.proxy.cache.stores import sending
 from tests.support.caller import Caller
 from tests.support.clock import FakeClock
 from tests.support.origin import Exchange, Origin, head

@@ -37,8 +37,7 @@ from proxy.usage.store import UsageError, Which
 from tests.attack.nursery import the_store
 from tests.attack.outcome import Outcome
 from tests.proxy.cache.conftest import NOW
-from tests.proxy.cache.test_memory import sending
-from tests.proxy.cache.test_sqlite import body_of, put
+from tests.proxy.cache.stores import body_of, put, sending
 from tests.proxy.usage.conftest import a_row
 from tests.support.caller import Answered, call
 from tests.support.clock import FakeClock

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
+from tests.vault.killing import restore_killed
 from tests.vault.words import FIRST, SECOND, new_key, rows
 from vault import (
     AlreadyExists,
@@ -29,7 +30,6 @@ from vault import (
     open_vault,
     passphrase,
     restore_vault,
-    restoring,
 )
 from vault.archive import Archive
 
@@ -133,13 +133,9 @@ async def test_a_vault_is_given_up_only_when_told(vault: Vault, data: Path, tmp_
     assert (other / "master.key").read_bytes() == (data / "master.key").read_bytes()
 
 
-class Killed(BaseException):
-    """Stands in for kill -9 at a known step."""
-
-
 @pytest.mark.parametrize("writes", [1, 2])
 async def test_a_restore_that_was_killed_leaves_one_of_the_two(
-    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+    vault: Vault, tmp_path: Path, writes: int
 ) -> None:
     """The key file fits whichever database is there; again, it ends."""
     await vault.put_key(new_key())
@@ -149,19 +145,8 @@ async def test_a_restore_that_was_killed_leaves_one_of_the_two(
     mine = await open_vault(other, {}, FakeClock(), create=True)
     await mine.put_key(new_key(SECOND))
     await mine.close()
-    real, count = restoring.write_private, []
-
-    def write(path: Path, octets: bytes) -> None:
-        real(path, octets)
-        count.append(path.name)
-        if len(count) == writes:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(restoring, "write_private", write)
-        with pytest.raises(Killed):
-            await restore_vault(other, octets, WORDS, replace=True)
-    assert count == ["master.key", "vault.db"][:writes]
+    written = await restore_killed(other, octets, WORDS, writes)
+    assert written == ["master.key", "vault.db"][:writes]
     assert await opened_at(other) == [SECOND if writes == 1 else FIRST]
     await restore_vault(other, octets, WORDS, replace=True)
     assert await opened_at(other) == [FIRST]

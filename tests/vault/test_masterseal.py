@@ -12,6 +12,7 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from tests.support.clock import FakeClock
+from tests.vault.killing import Killed, restore_killed
 from tests.vault.words import FIRST, SECOND, named, new_key, rows
 from vault import (
     AlreadyExists,
@@ -24,7 +25,6 @@ from vault import (
     open_vault,
     passphrase,
     restore_vault,
-    restoring,
 )
 from vault.keyring import MasterKey, MasterKeys
 from vault.masterseal import Cost, MasterSeal
@@ -414,10 +414,6 @@ async def test_a_key_file_gets_a_passphrase_and_loses_it(data: Path, vault: Vaul
     assert await value(data, None) == FIRST
 
 
-class Killed(BaseException):
-    """Stands in for kill -9 at a known step."""
-
-
 @pytest.mark.parametrize("step", range(4))
 @pytest.mark.parametrize("way", ["key to words", "words to words", "words to key"])
 async def test_a_change_that_was_killed_opens_and_ends(
@@ -497,7 +493,7 @@ async def test_a_backup_holds_the_sealed_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writes", [1, 2, 3])
 @pytest.mark.parametrize("sealed", [True, False])
 async def test_a_restore_over_the_other_kind_opens_at_any_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool, writes: int
+    tmp_path: Path, sealed: bool, writes: int
 ) -> None:
     """Until the database is replaced by the old key, then by the new one; then one file is left."""
     for name, content, words in (("a", FIRST, WORDS), ("b", SECOND, None)):
@@ -509,18 +505,7 @@ async def test_a_restore_over_the_other_kind_opens_at_any_moment(
         await vault.close()
     source, there = ("a", tmp_path / "b") if sealed else ("b", tmp_path / "a")
     octets = (tmp_path / f"{source}.backup").read_bytes()
-    real, count = restoring.write_private, []
-
-    def write(path: Path, octets: bytes) -> None:
-        real(path, octets)
-        count.append(path.name)
-        if len(count) == writes:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(restoring, "write_private", write)
-        with pytest.raises(Killed):
-            await restore_vault(there, octets, THIRD, replace=True)
+    assert len(await restore_killed(there, octets, THIRD, writes)) == writes
     before, after = (SECOND, FIRST) if sealed else (FIRST, SECOND)
     assert await value(there) == (before if writes == 1 else after)
     await restore_vault(there, octets, THIRD, replace=True)

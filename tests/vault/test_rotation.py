@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from tests.vault.conftest import Opener
+from tests.vault.killing import Killed
 from tests.vault.words import FIRST, SECOND, named, new_key, open_vault, rows
 from vault import (
     Changes,
@@ -38,10 +39,6 @@ def wrapped_by(data: Path) -> set[str]:
 
 def data_keys(data: Path, purpose: str = "keys") -> set[str]:
     return {key for (key,) in rows(data, "SELECT id FROM data_keys WHERE purpose = ?", purpose)}
-
-
-class Killed(BaseException):
-    """Stands in for kill -9 at a known step."""
 
 
 async def test_a_new_master_wraps_the_same_data_keys(

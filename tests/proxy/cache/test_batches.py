@@ -10,8 +10,7 @@ import pytest
 from proxy.cache import batches
 from proxy.cache.batches import MANY, MUCH, Batches, Waiting
 from tests.proxy.cache.conftest import until
-from tests.proxy.cache.test_memory import an_entry, sending
-from tests.proxy.cache.test_sqlite import Octets
+from tests.proxy.cache.stores import Octets, an_entry, sending
 
 LONG = 3600
 

@@ -13,7 +13,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
 from tests.proxy.cache import test_cache
 from tests.proxy.cache.conftest import NOW, Bench, a_sealer, open_bench
-from tests.proxy.cache.test_redis import patient
+from tests.proxy.cache.stores import patient
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningRedis
 
@@ -42,7 +42,6 @@ for name, function in vars(test_cache).items():
 @pytest.fixture
 def opened(tmp_path: Path, redis: RunningRedis) -> Any:
     """`async with opened(replies..., settings...) as bench`, over a Redis that only it uses."""
-    redis.say("flushall")
 
     @asynccontextmanager
     async def opener(*replies: Any, **changes: Any) -> AsyncIterator[Bench]:

@@ -21,8 +21,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.cache.row import CHUNK
 from proxy.cache.sqlite import SqliteStore
 from tests.proxy.cache.conftest import NOW
-from tests.proxy.cache.test_memory import an_entry, sending
-from tests.proxy.cache.test_sqlite import Octets, body_of
+from tests.proxy.cache.stores import Octets, an_entry, body_of, sending
 from tests.support.clock import FakeClock
 from vault.sealing import DataKey, KeyedSealer
 

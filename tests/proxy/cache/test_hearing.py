@@ -18,7 +18,7 @@ from proxy.cache.redis import RedisStore
 from proxy.clock import SystemClock
 from proxy.engine import Engine, Gone, Place
 from tests.proxy.cache.conftest import NOW, a_sealer
-from tests.proxy.cache.test_redis import PREFIX, found, put
+from tests.proxy.cache.stores import PREFIX, found, put
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningRedis, redis_running
 

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.cache.entry import OVERHEAD, Entry, Found, Holding, Miss
+from proxy.cache.entry import OVERHEAD, Found, Holding, Miss
 from proxy.cache.memory import SHARE, Memory
 from proxy.cache.purges import REMEMBERED, Purges, Unwritten
+from tests.proxy.cache.conftest import NOW
+from tests.proxy.cache.stores import an_entry, sending
 from vault import Purge
-
-NOW = 1000.0
-
-
-def an_entry(key: bytes = b"k", **changes: Any) -> Entry:
-    return Entry(
-        **{
-            "key": key,
-            "vary": b"",
-            "variant": b"",
-            "tenant": "t",
-            "service": "s",
-            "requested_at": NOW,
-            "made_at": NOW,
-            "expires_at": NOW + 10,
-            "status": 200,
-            "fields": (),
-            "size": 4,
-            **changes,
-        }
-    )
-
-
-def sending(value: bytes = b"") -> Any:
-    return lambda vary: value if vary else b""
 
 
 def kept(memory: Memory, key: bytes = b"k", value: bytes = b"", now: float = NOW) -> Any:

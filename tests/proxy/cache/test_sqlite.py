@@ -6,8 +6,8 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,62 +32,16 @@ from proxy.cache.sqlite import SqliteStore
 from proxy.cache.writer import BATCH, TOUCHES
 from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_sealer, until
-from tests.proxy.cache.test_memory import an_entry, sending
+from tests.proxy.cache.stores import (
+    LARGE,
+    Octets,  # noqa: F401
+    found,
+    on_disk,
+    put,
+    sending,
+)
 from tests.support.clock import FakeClock
 from vault import Purge
-from vault.sealing import DataKey, KeyedSealer
-
-LARGE = os.urandom(2 * CHUNK + 7)
-
-
-class Octets:
-    """A body to store; `breaks` stops it half-way."""
-
-    def __init__(self, octets: bytes, breaks: BaseException | None = None) -> None:
-        self.octets = octets
-        self.breaks = breaks
-
-    async def blocks(self, size: int) -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(self.octets), size):
-            yield self.octets[start : start + size]
-            if self.breaks is not None:
-                raise self.breaks
-
-
-@asynccontextmanager
-async def opened(
-    path: Path, clock: FakeClock | None = None, **bounds: Any
-) -> AsyncIterator[SqliteStore]:
-    sealer = bounds.pop("sealer", None) or a_sealer()
-    store = SqliteStore(path / "cache.db", sealer, clock or FakeClock(NOW), CacheSettings(**bounds))
-    try:
-        await store.start()
-        yield store
-    finally:
-        await store.close()
-
-
-async def put(store: SqliteStore, key: bytes = b"k", body: bytes = b"body", **changes: Any) -> None:
-    times = {"requested_at": NOW, "made_at": NOW, "expires_at": NOW + 10}
-    entry = an_entry(key, **{**times, "size": len(body), **changes})
-    await store.put(entry, sending(entry.variant), Octets(body))
-
-
-async def found(store: SqliteStore, key: bytes = b"k", value: bytes = b"", now: float = NOW) -> Any:
-    """The body, or why there is none."""
-    answer = await store.get(key, sending(value), now)
-    if isinstance(answer, Miss):
-        return answer
-    return await body_of(answer)
-
-
-async def body_of(answer: Found) -> bytes:
-    if isinstance(answer.body, bytes):
-        return answer.body
-    try:
-        return b"".join([chunk async for chunk in answer.body])
-    finally:
-        answer.body.close()
 
 
 async def held(store: SqliteStore, key: bytes = b"k") -> OpenBody:
@@ -107,55 +61,9 @@ def change(path: Path, statement: str, *values: Any) -> None:
         connection.execute(statement, values)
 
 
-async def test_an_entry_comes_back_as_it_went(tmp_path: Path) -> None:
-    """Status, fields in order with all their octets, times."""
-    fields = ((b"b", b"\xff\x00"), (b"a", b"1"), (b"a", b""))
-    async with opened(tmp_path) as store:
-        await put(store, fields=fields, status=203, made_at=NOW - 5)
-        answer = await store.get(b"k", sending(), NOW)
-    assert isinstance(answer, Found)
-    assert answer.entry == an_entry(
-        requested_at=NOW, made_at=NOW - 5, expires_at=NOW + 10, status=203, fields=fields
-    )
-    assert answer.body == b"body"
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, len(LARGE)])
-async def test_entries_survive_a_restart(tmp_path: Path, size: int) -> None:
-    """Contract 6: of any size."""
-    async with opened(tmp_path) as store:
-        await put(store, body=LARGE[:size])
-    async with opened(tmp_path) as store:
-        assert await found(store) == LARGE[:size]
-
-
-async def test_an_entry_is_over_at_its_time(tmp_path: Path) -> None:
-    """Contract 6: its own time must be ahead."""
-    async with opened(tmp_path) as store:
-        assert await found(store) is Miss.ABSENT
-        await put(store)
-        assert await found(store, now=NOW + 9.9) == b"body"
-        assert await found(store, now=NOW + 10) is Miss.OVER
-        assert await found(store, now=NOW - 1000) == b"body"
-
-
-async def test_variants_stand_side_by_side(tmp_path: Path) -> None:
-    """RFC 9111 section 4.1; what would have answered is replaced."""
-    async with opened(tmp_path) as store:
-        await put(store, body=b"plain")
-        await put(store, body=b"one", vary=b"user-agent", variant=b"1")
-        await put(store, body=b"two", vary=b"user-agent", variant=b"2")
-        assert await found(store, value=b"1") == b"one"
-        assert await found(store, value=b"2") == b"two"
-        assert await found(store, value=b"3") is Miss.VARIES
-        await put(store, body=b"new", vary=b"user-agent", variant=b"2", expires_at=NOW)
-        assert await found(store, value=b"2") is Miss.OVER
-        assert (await store.stats()).entries == 2
-
-
 async def test_nothing_readable_is_on_disk(tmp_path: Path) -> None:
     """Contract 6: stored bodies are encrypted; the fields too."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=b"the-answer-itself", fields=((b"x-name", b"the-field-itself"),))
         await put(store, b"l", body=b"a-large-one" * CHUNK)
         octets = b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -166,19 +74,10 @@ async def test_nothing_readable_is_on_disk(tmp_path: Path) -> None:
 
 async def test_the_files_are_for_the_owner_only(tmp_path: Path) -> None:
     """Whatever the umask says."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("cache.db*")}
     assert modes == {0o600}
-
-
-async def test_another_data_key_opens_nothing(tmp_path: Path) -> None:
-    """It is an error of the store, and not an answer."""
-    async with opened(tmp_path) as store:
-        await put(store)
-    async with opened(tmp_path, sealer=KeyedSealer(DataKey.random("cache"), {})) as store:
-        with pytest.raises(StoreError):
-            await found(store)
 
 
 @pytest.mark.parametrize(
@@ -197,18 +96,18 @@ async def test_a_row_that_was_changed_or_moved_does_not_open(
     tmp_path: Path, statement: str
 ) -> None:
     """Contract 6: bound to their row."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, b"k" if "6b" not in statement else b"x")
         await put(store, b"o", body=b"BODY")
     change(tmp_path, statement if "6b" not in statement else statement + " WHERE id = 1")
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         with pytest.raises(StoreError):
             await found(store)
 
 
 async def test_a_row_that_does_not_open_is_replaced(tmp_path: Path) -> None:
     """The next answer takes its place."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         change(tmp_path, "UPDATE entries SET service = 'other'")
         await put(store, body=b"new")
@@ -216,19 +115,9 @@ async def test_a_row_that_does_not_open_is_replaced(tmp_path: Path) -> None:
         assert (await store.stats()).entries == 1
 
 
-async def test_a_later_chunk_that_does_not_open_cuts_and_ends_the_entry(tmp_path: Path) -> None:
-    """A cut answer never looks whole, and is not served again."""
-    async with opened(tmp_path) as store:
-        await put(store, body=LARGE)
-        change(tmp_path, "UPDATE chunks SET sealed = x'00' WHERE number = 2")
-        with pytest.raises(UpstreamIncomplete):
-            await found(store)
-        assert await found(store) is Miss.ABSENT
-
-
 async def test_two_readers_of_a_damaged_entry_are_both_cut(tmp_path: Path) -> None:
     """The second finds it ended already."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         change(tmp_path, "UPDATE chunks SET sealed = x'00' WHERE number = 2")
         for body in (await held(store), await held(store)):
@@ -239,7 +128,7 @@ async def test_two_readers_of_a_damaged_entry_are_both_cut(tmp_path: Path) -> No
 
 async def test_a_lost_chunk_cuts(tmp_path: Path) -> None:
     """A cut answer never looks whole; without its first chunk an entry is none."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         change(tmp_path, "DELETE FROM chunks WHERE number = 1")
         with pytest.raises(UpstreamIncomplete):
@@ -248,32 +137,12 @@ async def test_a_lost_chunk_cuts(tmp_path: Path) -> None:
         assert await found(store) is Miss.ABSENT
 
 
-async def test_half_an_entry_is_never_there(tmp_path: Path) -> None:
-    """Contract 6: half a response never survives: it is invisible, and gone after the failure."""
-    async with opened(tmp_path) as store:
-        entry = an_entry(size=len(LARGE), requested_at=NOW, expires_at=NOW + 10)
-        with pytest.raises(ValueError, match="broken"):
-            await store.put(entry, sending(), Octets(LARGE, ValueError("broken")))
-        assert await found(store) is Miss.ABSENT
-        assert rows(tmp_path, "SELECT * FROM chunks") == []
-
-
-async def test_a_failed_put_leaves_the_old_entry(tmp_path: Path) -> None:
-    """Contract 6: if the refresh fails, the old entry stays."""
-    async with opened(tmp_path) as store:
-        await put(store, body=b"old")
-        entry = an_entry(size=len(LARGE), requested_at=NOW, expires_at=NOW + 10)
-        with pytest.raises(ValueError, match="broken"):
-            await store.put(entry, sending(), Octets(LARGE, ValueError("broken")))
-        assert await found(store) == b"old"
-
-
 async def test_a_start_deletes_what_a_crash_left(tmp_path: Path) -> None:
     """Rows that were not complete."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
     change(tmp_path, "UPDATE entries SET state = 0")
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         assert await found(store) is Miss.ABSENT
         assert rows(tmp_path, "SELECT * FROM chunks") == []
 
@@ -281,7 +150,7 @@ async def test_a_start_deletes_what_a_crash_left(tmp_path: Path) -> None:
 async def test_the_disk_is_bounded_and_the_longest_unused_goes(tmp_path: Path) -> None:
     """Contract 6: bounded by size (LRU)."""
     clock = FakeClock(NOW)
-    async with opened(tmp_path, clock, disk_bytes=2 * (OVERHEAD + 4)) as store:
+    async with on_disk(tmp_path, clock, disk_bytes=2 * (OVERHEAD + 4)) as store:
         await put(store, b"a")
         clock.advance(1)
         await put(store, b"b")
@@ -298,7 +167,7 @@ async def test_the_disk_is_bounded_and_the_longest_unused_goes(tmp_path: Path) -
 
 async def test_a_tenant_has_a_quota(tmp_path: Path) -> None:
     """Contract 6: bounded per tenant."""
-    async with opened(tmp_path, tenant_bytes=2 * (OVERHEAD + 4)) as store:
+    async with on_disk(tmp_path, tenant_bytes=2 * (OVERHEAD + 4)) as store:
         await put(store, b"other", tenant="u")
         for key in (b"a", b"b", b"c"):
             await put(store, key)
@@ -309,10 +178,10 @@ async def test_a_tenant_has_a_quota(tmp_path: Path) -> None:
 async def test_the_largest_tenant_makes_room(tmp_path: Path) -> None:
     """Nobody pushes the others out; counted again after a restart."""
     bound = {"disk_bytes": 3 * (OVERHEAD + 4)}
-    async with opened(tmp_path, **bound) as store:
+    async with on_disk(tmp_path, **bound) as store:
         await put(store, b"mine", tenant="small")
         await put(store, b"a", tenant="large")
-    async with opened(tmp_path, **bound) as store:
+    async with on_disk(tmp_path, **bound) as store:
         for key in (b"b", b"c", b"d"):
             await put(store, key, tenant="large")
         assert await found(store, b"mine") == b"body"
@@ -321,14 +190,14 @@ async def test_the_largest_tenant_makes_room(tmp_path: Path) -> None:
 
 async def test_an_entry_without_room_removes_itself(tmp_path: Path) -> None:
     """And nothing fails."""
-    async with opened(tmp_path, disk_bytes=OVERHEAD) as store:
+    async with on_disk(tmp_path, disk_bytes=OVERHEAD) as store:
         await put(store)
         assert (await store.stats()).entries == 0
 
 
 async def test_uses_are_noted_in_batches(tmp_path: Path) -> None:
     """Not one write per hit; with too many to note, the rest is forgotten."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         for number in range(TOUCHES):
             store.touch(b"%d" % number, NOW + 5)
@@ -336,14 +205,14 @@ async def test_uses_are_noted_in_batches(tmp_path: Path) -> None:
         store.touch(b"0", NOW + 6)
         assert rows(tmp_path, "SELECT used_at FROM entries") == [(NOW,)]
     assert rows(tmp_path, "SELECT used_at FROM entries") == [(NOW,)]
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         store.touch(b"k", NOW + 7)
     assert rows(tmp_path, "SELECT used_at FROM entries") == [(NOW + 7,)]
 
 
 async def test_many_uses_do_not_wait_for_the_end(tmp_path: Path) -> None:
     """At half of what is noted at most they are written with an answer."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         for key in (b"k", *(b"%d" % number for number in range(TOUCHES // 2))):
             store.touch(key, NOW + 5)
@@ -357,7 +226,7 @@ async def test_many_uses_do_not_wait_for_the_end(tmp_path: Path) -> None:
 
 async def test_answers_that_wait_together_are_all_kept(tmp_path: Path) -> None:
     """Small, empty and large ones."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         bodies = {b"%d" % n: LARGE[: (0, 9, CHUNK, len(LARGE))[n % 4]] for n in range(12)}
         await asyncio.gather(*(put(store, key, body) for key, body in bodies.items()))
         assert {key: await found(store, key) for key in bodies} == bodies
@@ -366,7 +235,7 @@ async def test_answers_that_wait_together_are_all_kept(tmp_path: Path) -> None:
 
 async def test_of_equal_answers_that_wait_the_last_stays(tmp_path: Path) -> None:
     """Answers of one key are written in the order in which they came."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         others = [put(store, b"%d" % n) for n in range(3)]
         await asyncio.gather(put(store, body=b"old"), *others, put(store, body=b"new"))
         assert await found(store) == b"new"
@@ -380,7 +249,7 @@ async def test_of_equal_answers_that_wait_the_last_stays(tmp_path: Path) -> None
 @pytest.mark.parametrize("body", [b"small", LARGE])
 async def test_what_waits_is_purged_too(tmp_path: Path, body: bytes) -> None:
     """It was requested before; what was requested since then is kept."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         puts = put(store, body=body), put(store, b"later", body, requested_at=NOW + 2)
         waiting = asyncio.gather(*puts)
         await asyncio.sleep(0)
@@ -394,7 +263,7 @@ async def test_what_waits_is_purged_too(tmp_path: Path, body: bytes) -> None:
 async def test_much_is_evicted_in_one_go(tmp_path: Path) -> None:
     """More than one statement removes; the longest unused, and no more than must go."""
     clock, cost = FakeClock(NOW), OVERHEAD + 4
-    async with opened(tmp_path, clock, disk_bytes=4 * BATCH * cost) as store:
+    async with on_disk(tmp_path, clock, disk_bytes=4 * BATCH * cost) as store:
         await asyncio.gather(*(put(store, b"%d" % n) for n in range(4 * BATCH)))
         clock.advance(1)
         await put(store, b"large", bytes(300 * cost), tenant="u")
@@ -406,7 +275,7 @@ async def test_much_is_evicted_in_one_go(tmp_path: Path) -> None:
 
 async def test_rows_that_somebody_else_removed_are_counted_anew(tmp_path: Path) -> None:
     """With nothing left to remove, the count was wrong."""
-    async with opened(tmp_path, disk_bytes=2 * (OVERHEAD + 4)) as store:
+    async with on_disk(tmp_path, disk_bytes=2 * (OVERHEAD + 4)) as store:
         await put(store, b"a", tenant="u")
         await put(store, b"b", tenant="u")
         change(tmp_path, "DELETE FROM entries")
@@ -420,12 +289,12 @@ async def test_a_key_that_was_never_there_is_not_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A miss costs no turn of another thread; after a restart neither."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, b"gone", expires_at=NOW)
         await put(store)
         await store.sweep(NOW)
     asked: list[Any] = []
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         run = store._reads.run
 
         async def noted(*arguments: Any) -> Any:
@@ -447,7 +316,7 @@ async def test_a_failed_removal_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that is rolled back has removed no key."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         monkeypatch.setattr(store._writer, "_make_room", lambda connection: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -457,7 +326,7 @@ async def test_a_failed_removal_hides_nothing(
 
 async def test_what_is_over_is_swept(tmp_path: Path) -> None:
     """In batches; the file shrinks."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await asyncio.gather(*(put(store, b"%d" % number) for number in range(BATCH + 1)))
         await put(store, expires_at=NOW + 99)
         await store.sweep(NOW + 10)
@@ -477,7 +346,7 @@ async def test_what_is_over_is_swept(tmp_path: Path) -> None:
 )
 async def test_a_purge_removes_what_it_covers(tmp_path: Path, purge: Purge, left: int) -> None:
     """By time, tenant and service."""
-    async with opened(tmp_path, FakeClock(NOW + 1)) as store:
+    async with on_disk(tmp_path, FakeClock(NOW + 1)) as store:
         await put(store, b"a")
         await put(store, b"b", tenant="u")
         await put(store, b"c", service="x")
@@ -488,7 +357,7 @@ async def test_a_purge_removes_what_it_covers(tmp_path: Path, purge: Purge, left
 
 async def test_what_is_being_read_stays_readable(tmp_path: Path) -> None:
     """Replaced, evicted or purged: whoever reads it gets all of it, nobody else gets it."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         body = await held(store)
         again = await held(store)
@@ -507,7 +376,7 @@ async def test_what_is_being_read_stays_readable(tmp_path: Path) -> None:
 
 async def test_a_caller_who_leaves_during_the_look_up_holds_nothing(tmp_path: Path) -> None:
     """A hang-up at the wrong moment must not keep rows for ever."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         await put(store, b"s")
         await put(store, b"miss", vary=b"user-agent", variant=b"1")
@@ -527,7 +396,7 @@ async def test_a_row_that_goes_during_the_look_up_is_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row is either pinned before it is removed, or seen to be gone."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         chunk = store._chunk
 
@@ -543,7 +412,7 @@ async def test_a_row_that_goes_during_the_look_up_is_a_miss(
 
 async def test_a_closed_store_is_an_error(tmp_path: Path) -> None:
     """Not a crash."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         body = await held(store)
     with pytest.raises(StoreError):
@@ -555,11 +424,11 @@ async def test_a_closed_store_is_an_error(tmp_path: Path) -> None:
 
 async def test_a_newer_schema_refuses_to_start(tmp_path: Path) -> None:
     """Contract 9: a newer schema than the program's refuses to start."""
-    async with opened(tmp_path):
+    async with on_disk(tmp_path):
         pass
     change(tmp_path, "PRAGMA user_version = 99")
     with pytest.raises(SchemaTooNew, match="schema 99"):
-        async with opened(tmp_path):
+        async with on_disk(tmp_path):
             raise AssertionError
     with pytest.raises(SchemaTooNew):
         read_stats(tmp_path / "cache.db")
@@ -570,11 +439,11 @@ async def test_a_broken_file_is_moved_aside_at_the_start(
     tmp_path: Path, octets: bytes | None
 ) -> None:
     """Contract 6: a broken cache never fails anything; it begins anew."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
     file = tmp_path / "cache.db"
     file.write_bytes(octets or file.read_bytes()[:100] + b"\xff" * 8000)
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         assert await found(store) is Miss.ABSENT
         await put(store)
         assert await found(store) == b"body"
@@ -592,10 +461,10 @@ def damage(path: Path) -> None:
 @pytest.mark.parametrize("noticed_by", ["get", "put"])
 async def test_a_file_that_breaks_while_in_use_is_replaced(tmp_path: Path, noticed_by: str) -> None:
     """Who looks something up sees one error, who stores something none; the cache begins anew."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         for number in range(50):
             await put(store, b"%d" % number, body=LARGE[:9000])
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         damage(tmp_path)
         if noticed_by == "get":
             with pytest.raises(StoreError):
@@ -613,7 +482,7 @@ async def test_a_locked_database_is_an_error_and_rests(
     """Contract 6: locked never fails a request; nobody else waits for it until it has rested."""
     monkeypatch.setattr(schema, "LOCKED_SECONDS", 0.01)
     clock = FakeClock(NOW)
-    async with opened(tmp_path, clock) as store:
+    async with on_disk(tmp_path, clock) as store:
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked"):
@@ -636,7 +505,7 @@ def allow_few_pages(connection: sqlite3.Connection) -> None:
 async def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, body: bytes) -> None:
     """Contract 6: full never fails a request."""
     clock = FakeClock(NOW)
-    async with opened(tmp_path, clock) as store:
+    async with on_disk(tmp_path, clock) as store:
         await store._writes.run(allow_few_pages)
         with pytest.raises(StoreError, match="full"):
             await put(store, body=body)
@@ -652,7 +521,7 @@ async def test_a_database_locked_at_the_start_is_not_moved_aside(
 ) -> None:
     """Only a broken one is."""
     monkeypatch.setattr(schema, "LOCKED_SECONDS", 0.01)
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
     clock = FakeClock(NOW)
     store = SqliteStore(tmp_path / "cache.db", a_sealer(), clock, CacheSettings())
@@ -670,7 +539,7 @@ async def test_a_database_locked_at_the_start_is_not_moved_aside(
 
 async def test_only_one_process_writes(tmp_path: Path) -> None:
     """A second server on the same directory goes without the disk, and does not read it either."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         await put(store)
         second = SqliteStore(tmp_path / "cache.db", a_sealer(), FakeClock(NOW), CacheSettings())
         with pytest.raises(StoreError, match="another keyrelay"):
@@ -696,7 +565,7 @@ async def test_a_directory_that_comes_later_is_used_later(tmp_path: Path) -> Non
 
 async def test_stats_count_by_tenant_and_service(tmp_path: Path) -> None:
     """Octets with what an entry costs beside its body."""
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         assert await store.stats() == CacheStats()
         await put(store, b"a")
         await put(store, b"b")
@@ -726,7 +595,7 @@ def test_stats_of_a_broken_file_are_an_error(tmp_path: Path) -> None:
 
 async def test_a_failing_commit_is_rolled_back(tmp_path: Path) -> None:
     """All or nothing; also where SQLite has rolled back by itself."""
-    async with opened(tmp_path):
+    async with on_disk(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as connection:
         with pytest.raises(ValueError, match="no"), schema.transaction(connection):
@@ -784,7 +653,7 @@ async def test_a_read_that_failed_once_costs_no_answer(
 ) -> None:
     """Looking up, storing, opening: a file is moved aside when it is broken twice."""
     clock = FakeClock(NOW)
-    async with opened(tmp_path, clock) as store:
+    async with on_disk(tmp_path, clock) as store:
         await put(store)
         once_broken(monkeypatch, store, "_find")
         assert await found(store) == b"body"
@@ -796,6 +665,6 @@ async def test_a_read_that_failed_once_costs_no_answer(
         once_broken(monkeypatch, store._writer, "insert")
         await put(store, b"other")
     once_broken(monkeypatch, schema, "_prepare")
-    async with opened(tmp_path) as store:
+    async with on_disk(tmp_path) as store:
         assert (await found(store), await found(store, b"other")) == (b"body", b"body")
     assert not (tmp_path / "cache.db.broken").exists()

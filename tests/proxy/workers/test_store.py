@@ -17,8 +17,8 @@ from proxy.workers import companion
 from proxy.workers.companion import Companion, Meeting
 from proxy.workers.link import Away
 from proxy.workers.store import SharedStore
-from tests.proxy.cache.test_memory import NOW, an_entry, sending
-from tests.proxy.cache.test_sqlite import Octets, body_of
+from tests.proxy.cache.conftest import NOW
+from tests.proxy.cache.stores import Octets, an_entry, body_of, sending
 from tests.proxy.workers.conftest import Office, until
 from vault import Purge
 
