@@ -2,7 +2,8 @@
 and a way to do a thing once though its answer was lost.
 
 Nobody waits long for a server that is gone, and none of it is felt by a call: who writes here keeps
-what could not be written. The tables are made by whoever needs them first.
+what could not be written. The tables are made by whoever needs them first. Nothing is expected to
+outlast a transaction, so that a pooler may stand between.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ CONNECT_SECONDS: Final = 3.0
 DEADLINE_SECONDS: Final = 10.0
 """How long a transaction may take, with its connection if there is none yet."""
 
-_SETTINGS: Final = {
-    "application_name": "keyrelay",
-    "TimeZone": "UTC",
-    # What an instance leaves behind that was cut off ends by itself, and its locks with it.
-    "statement_timeout": f"{DEADLINE_SECONDS:.0f}s",
-    "idle_in_transaction_session_timeout": f"{DEADLINE_SECONDS:.0f}s",
-    "tcp_keepalives_idle": "15",
-}
+_SETTINGS: Final = {"application_name": "keyrelay", "TimeZone": "UTC"}
+_LASTING: Final = "SET tcp_keepalives_idle = 15"
+_BEGIN: Final = f"""
+    SET LOCAL statement_timeout = '{DEADLINE_SECONDS:.0f}s';
+    SET LOCAL idle_in_transaction_session_timeout = '{DEADLINE_SECONDS:.0f}s'"""
+"""What an instance leaves behind that was cut off ends by itself, and its locks with it."""
+
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('keyrelay tables'))"
 _WRITERS: Final = """CREATE TABLE IF NOT EXISTS relay_writers (
     writer text PRIMARY KEY,
@@ -69,6 +69,7 @@ class Line:
                     connection = await self._connected()
                     transaction = connection.transaction(**kind)
                     await transaction.start()
+                    await connection.execute(_BEGIN)
                     yield connection
                     await transaction.commit()
         except BaseException:
@@ -116,6 +117,7 @@ async def make_tables(connection: Connection, *statements: str) -> None:
     """Those of `statements` that are not there yet, and that of writers; for all instances one
     after another."""
     async with connection.transaction():
+        await connection.execute(_BEGIN)
         await connection.execute(_ONE_AT_A_TIME)
         for statement in (_WRITERS, *statements, _FORGET_WRITERS):
             await connection.execute(statement)
@@ -132,7 +134,11 @@ async def _connect(url: str) -> Connection:
     import asyncpg  # noqa: PLC0415 - where no PostgreSQL is, none is loaded
 
     plain = "postgresql" + url[url.index("://") :]  # a scheme may name a driver too
-    return await asyncpg.connect(plain, timeout=CONNECT_SECONDS, server_settings=_SETTINGS)
+    made = await asyncpg.connect(
+        plain, timeout=CONNECT_SECONDS, server_settings=_SETTINGS, statement_cache_size=0
+    )
+    await made.execute(_LASTING)
+    return made
 
 
 @contextmanager

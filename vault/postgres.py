@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
-from weakref import WeakSet
 
 import asyncpg
 from asyncpg.exceptions import TargetServerAttributeNotMatched
@@ -25,13 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from vault.errors import Invalid, StoreUnavailable
+from vault.sessions import UNREADABLE, Sessions
 
-CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 3.0
 """How long the server may take to say how often the vault was changed."""
-
-STATEMENT_SECONDS: Final = 30.0
-"""How long one statement may take: the largest reads every row of a table."""
 
 PAUSE_SECONDS: Final = 1.0
 """How long nobody asks a server that did not answer."""
@@ -41,29 +37,11 @@ _MOMENT: Final = 0.1
 
 _CONNECTIONS: Final = 4
 _WAIT_SECONDS = 10.0
+_TURN_SECONDS = 20.0
 _NUMBERED: Final = ("backends", "audit")
 _MIGRATING: Final = 0x6B72_7661  # names of locks: any numbers will do that nobody else takes
-_MAKING: Final = 0x6B72_7662
-_SESSION: Final = {
-    "application_name": "keyrelay",
-    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
-    "lock_timeout": "20s",
-    # Whoever stands still, or is gone, inside a transaction must not hold up all others.
-    "idle_in_transaction_session_timeout": "60s",
-    "tcp_keepalives_idle": "30",
-}
-_UNREADABLE: Final = (
-    "the vault's URL can't be read; try postgresql://USER@HOST/DATABASE, and write the signs "
-    "@ / ? # % of a password as %40 %2F %3F %23 %25"
-)
-_NO_AUTHORITY: Final = (
-    "the sslmode of the vault's URL asks whose the server is, and no certificate is there to tell "
-    "by; add sslrootcert=FILE, with that of the authority which vouches for the server"
-)
-_DURABLE: Final = (
-    "SELECT set_config('synchronous_commit', 'on', false) "
-    "WHERE current_setting('synchronous_commit') = 'off'"
-)
+_TRY_TO_MAKE: Final = text(f"SELECT pg_try_advisory_xact_lock({0x6B72_7662})")
+_UNHURRIED: Final = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _ENDED: Final = ("08", "57P")
 """How the states begin that say that a connection, or the server, has come to its end."""
 
@@ -95,8 +73,9 @@ class PostgresServer:
     path: Path | None = None
 
     def __init__(self, url: str) -> None:
-        self._dsn = url.replace("+asyncpg", "", 1)
-        self.described = _described(self._dsn)
+        dsn = url.replace("+asyncpg", "", 1)
+        self.described = _described(dsn)
+        self._sessions = Sessions(dsn)
         self._pool = self._engine()
         self._reader = self._pool.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -104,7 +83,6 @@ class PostgresServer:
         self._looker = self._pool.execution_options(isolation_level="AUTOCOMMIT")
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(_CONNECTIONS)
-        self._made: WeakSet[Any] = WeakSet()
         self._breaker = Breaker()
 
     def exists(self) -> bool:
@@ -116,25 +94,32 @@ class PostgresServer:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """One process at a time, of all instances; waits for the others."""
-        async with self._asked(), self._place(), self._looker.connect() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_lock({_MAKING})"))
-            try:
-                yield
-            finally:
-                await connection.execute(text(f"SELECT pg_advisory_unlock({_MAKING})"))
+        """One process at a time, of all instances; waits for the others, but never on a connection:
+        a pooler may have few, and who is alone needs another one."""
+        ends = asyncio.get_running_loop().time() + _TURN_SECONDS
+        async with self._asked(), self._place():
+            while asyncio.get_running_loop().time() < ends:
+                async with self._pool.begin() as connection:
+                    await self._sessions.begin(connection)
+                    if await connection.scalar(_TRY_TO_MAKE):
+                        await connection.execute(_UNHURRIED)
+                        yield
+                        return
+                await asyncio.sleep(_MOMENT)
+        raise StoreUnavailable(_sentence("another process makes a vault in it", "try again"))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A snapshot for a few SELECTs; raises StoreUnavailable."""
         async with self._asked(), self._place(), self._reader.connect() as connection:
+            await self._sessions.begin(connection)
             yield connection
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:
         """For one SELECT, within LOOK_SECONDS; whether it is answered decides for all others."""
         loop = asyncio.get_running_loop()
-        giving_up = loop.call_later(LOOK_SECONDS, self._give_up)
+        giving_up = loop.call_later(LOOK_SECONDS, self._sessions.break_off)
         try:
             with _translated():
                 async with asyncio.timeout(LOOK_SECONDS + _MOMENT):
@@ -154,12 +139,13 @@ class PostgresServer:
         What it reads behind `bump` or `hold`, which wait for the one before, is what that left.
         """
         async with self._asked(), self._turn, self._place(), self._pool.begin() as connection:
+            await self._sessions.begin(connection)
             yield connection
 
     async def require_alone(self, connection: AsyncConnection) -> None:
         """Waits until no other transaction changes the schema; this one may take its time."""
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
-        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        await connection.execute(_UNHURRIED)
 
     async def count_on(self, connection: AsyncConnection) -> None:
         """As `serial` columns are made."""
@@ -178,11 +164,6 @@ class PostgresServer:
     async def close(self) -> None:
         """Closes every connection."""
         await self._pool.dispose()
-
-    def _give_up(self) -> None:
-        """Breaks every connection off: to take leave of a server that is silent takes long."""
-        for connection in list(self._made):
-            connection.terminate()
 
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[None]:
@@ -211,21 +192,7 @@ class PostgresServer:
 
     def _engine(self) -> AsyncEngine:
         async def connect(*_: object, **__: object) -> Any:
-            try:
-                made = await asyncpg.connect(
-                    self._dsn,
-                    timeout=CONNECT_SECONDS,
-                    command_timeout=STATEMENT_SECONDS,
-                    server_settings=dict(_SESSION),
-                )
-            except OSError:
-                raise  # also a certificate that is not accepted, which is a ValueError as well
-            except ValueError as error:
-                unknown = "root certificate" in str(error)
-                raise Invalid(_NO_AUTHORITY if unknown else _UNREADABLE) from error
-            self._made.add(made)
-            await made.execute(_DURABLE)
-            return made
+            return await self._sessions.connect()
 
         engine = create_async_engine(
             "postgresql+asyncpg://",
@@ -288,10 +255,10 @@ def _described(dsn: str) -> str:
     try:
         parts = urlsplit(dsn)
     except ValueError:
-        raise Invalid(_UNREADABLE) from None
+        raise Invalid(UNREADABLE) from None
     user, _, host = parts.netloc.rpartition("@")
     if "@" in user + parts.path or parts.fragment:  # a part of a password may stand anywhere
-        raise Invalid(_UNREADABLE)
+        raise Invalid(UNREADABLE)
     return f"{parts.scheme}://{host}{parts.path}"
 
 
@@ -323,6 +290,8 @@ def _why_gone(error: BaseException) -> str:
     for kind, why in _WHY:
         if isinstance(error, kind):
             return why
+    if isinstance(error, asyncpg.ProtocolViolationError):  # so a pooler tells what is wrong
+        return str(error).partition("\n")[0]
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):

@@ -9,7 +9,7 @@ from proxy.usage.questions import ADDED, OWNER
 from proxy.usage.store import DAY, HOUR, CallRow, UsageTooNew
 
 VERSION: Final = 1
-GATHERED: Final = "usage_batch"
+GATHERED: Final = f"usage_batch_{VERSION}"
 """Where the calls of a batch are before they are everybody's."""
 
 _TEXT: Final = 'text COLLATE "C" NOT NULL'
@@ -45,7 +45,8 @@ _TABLES: Final = (
     f"""INSERT INTO usage_version SELECT {VERSION}
         WHERE NOT EXISTS (SELECT FROM usage_version)""",  # noqa: S608 - as all in here
 )
-_BATCH: Final = f"CREATE TEMP TABLE {GATHERED} ({_CALL}) ON COMMIT DELETE ROWS"
+BEGIN: Final = f"CREATE TEMP TABLE IF NOT EXISTS {GATHERED} ({_CALL}) ON COMMIT DELETE ROWS"
+"""First in a batch: behind a pooler it may be another session's turn each time."""
 
 _COLUMNS: Final = ", ".join(CallRow._fields)
 _TOGETHER: Final = {
@@ -78,7 +79,6 @@ async def prepare(connection: Connection) -> None:
     """Makes what is not there yet; raises UsageTooNew."""
     if await version_of(connection) != VERSION:
         await make_tables(connection, *_TABLES)
-    await connection.execute(_BATCH)
 
 
 async def version_of(connection: Connection) -> int:

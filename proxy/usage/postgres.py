@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from proxy.database import Connection, DatabaseGone, Line, Once
 from proxy.usage import questions
-from proxy.usage.pgtables import ADD, GATHERED, prepare, version_of
+from proxy.usage.pgtables import ADD, BEGIN, GATHERED, prepare, version_of
 from proxy.usage.questions import Question
 from proxy.usage.store import (
     DAY,
@@ -96,6 +96,7 @@ class PostgresUsage:
     async def _write(self, rows: Sequence[CallRow]) -> None:
         async with self._line.transaction() as connection:
             if await self._once.claim(connection):
+                await connection.execute(BEGIN)
                 await connection.copy_records_to_table(
                     GATHERED, records=rows, columns=CallRow._fields
                 )

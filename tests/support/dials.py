@@ -26,7 +26,7 @@ MAY = {
     f"{ROOT}/proxy/limits/instances.py": "asks the engine's client, which connects",
     f"{ROOT}/proxy/limits/shared.py": "asks the engine's client, which connects",
     f"{ROOT}/proxy/upstream/leases.py": "asks the engine's client, which connects",
-    f"{ROOT}/vault/postgres.py": "to the admin's own PostgreSQL",
+    f"{ROOT}/vault/sessions.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/database.py": "to the admin's own PostgreSQL",
     f"{ROOT}/proxy/workers/companion.py": "to the coordinator, a socket in the data directory",
     f"{ROOT}/proxy/traces/collector.py": "to the admin's own collector, from a thread of its own",

@@ -126,6 +126,27 @@ class RunningPostgres(Running):
 
 
 @contextmanager
+def pooler_running(behind: RunningPostgres, *settings: str) -> Iterator[RunningPostgres]:
+    """A PgBouncer before that PostgreSQL, which lends its connections for one transaction each and
+    knows nothing of us; with settings such as `default_pool_size=5`. Skips without one."""
+    program = need("pgbouncer")
+    with _folder() as folder:
+        users, file = folder / "users", folder / "pgbouncer.ini"
+        users.write_text('"keyrelay" ""\n')
+
+        def command(port: int) -> list[str]:
+            told = ("pool_mode=transaction", "auth_type=trust", f"auth_file={users}")
+            where = (f"listen_addr={behind.host}", f"listen_port={port}", "unix_socket_dir=")
+            file.write_text(
+                f"[databases]\n* = host={behind.host} port={behind.port}\n[pgbouncer]\n"
+                + "\n".join((*told, *where, *settings))
+            )
+            return [program, str(file)]
+
+        yield from _serving(_answering(RunningPostgres, command, folder, behind.host))
+
+
+@contextmanager
 def redis_running(*options: str, there: Apart | None = None) -> Iterator[RunningRedis]:
     """One more Redis, with options as on its command line; skips where there is none."""
     enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")

@@ -121,8 +121,8 @@ def data(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         return Path(shutil.copytree(request.getfixturevalue("made"), tmp_path / "data"))
     made: Path = request.getfixturevalue("made_there")
     patient: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for deadline in ("CONNECT_SECONDS", "LOOK_SECONDS"):  # a busy machine is no lost server
-        patient.setattr(f"vault.postgres.{deadline}", 30.0)
+    for deadline in ("sessions.CONNECT_SECONDS", "postgres.LOOK_SECONDS"):
+        patient.setattr(f"vault.{deadline}", 30.0)  # a busy machine is no lost server
     # To empty tables of a few rows is far quicker than to make another database.
     back = "".join(map(_EMPTY.format, reversed(_TABLES))) + "".join(map(_FILL.format, _TABLES))
     said(str(url_of(made)), back + _COUNT_ANEW)

@@ -24,6 +24,7 @@ from vault import (
     Vault,
     open_vault,
     schema,
+    sessions,
 )
 from vault import postgres as postgres_room
 from vault.store import Store, bump
@@ -75,6 +76,21 @@ async def test_many_bring_a_database_here_at_once(postgres: RunningPostgres) -> 
     await asyncio.gather(*(store.close() for store in stores))
 
 
+async def test_who_waits_too_long_to_be_alone_is_told(
+    postgres: RunningPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes a vault may stand still."""
+    monkeypatch.setattr(postgres_room, "_TURN_SECONDS", 0.2)
+    one, other = (Store.at(postgres.url) for _ in range(2))
+    async with one.alone():
+        with pytest.raises(StoreUnavailable, match="another process makes a vault in it"):
+            async with other.alone():
+                pass
+    async with other.alone():
+        await one.close()
+    await other.close()
+
+
 async def test_a_read_is_one_snapshot_and_writes_nothing(postgres: RunningPostgres) -> None:
     """Whoever changes something meanwhile is seen by the next one."""
     store = Store.at(postgres.another())
@@ -107,7 +123,7 @@ async def test_who_waits_too_long_for_its_turn_is_told(
     vault: Vault, data: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the writer of another process, and for a connection."""
-    monkeypatch.setitem(postgres_room._SESSION, "lock_timeout", "10ms")
+    monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "10ms")
     monkeypatch.setattr(postgres_room, "_WAIT_SECONDS", 0.05)
     other = await opener()
     async with vault._core.changing():
