@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from proxy.cache.entry import SchemaTooNew, StoreError
 from proxy.clock import Clock
@@ -19,15 +20,37 @@ REST_SECONDS = 5.0
 """How long a database that is locked, gone or full is left alone, so that no call waits for it."""
 
 
-class Lane:
-    """Runs functions on the connection, one after the other; each raises StoreError only."""
+class _Work(NamedTuple):
+    """What is to be done, who waits for it, and who takes a result that nobody waits for."""
 
-    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection], clock: Clock) -> None:
+    do: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    unwanted: Callable[[Any], None] | None
+
+
+class _Done(NamedTuple):
+    result: Any
+    error: Exception | None
+
+
+class Lane:
+    """Runs functions on the connection, one after the other; each raises StoreError only.
+
+    Up to `most` that wait go into the thread together: each way there and back makes two threads
+    wrangle for the interpreter, which takes longer than a small answer takes to be read.
+    """
+
+    def __init__(
+        self, name: str, connect: Callable[[], sqlite3.Connection], clock: Clock, most: int = 1
+    ) -> None:
         self._connect = connect
         self._clock = clock
+        self._most = most
         self._connection: sqlite3.Connection | None = None
         self._rests_until = 0.0
         self._closed = False
+        self._waiting: deque[_Work] = deque()
+        self._busy = False
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(
@@ -38,12 +61,8 @@ class Lane:
         """What `work` returns; `unwanted` takes it when the caller has gone meanwhile."""
         if self._closed or self._clock.monotonic() < self._rests_until:
             raise StoreError("the cache's database is closed, or rests after a failure")
-        doing = asyncio.get_running_loop().run_in_executor(self._executor, self._do, work)
         try:
-            return await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            doing.add_done_callback(partial(_hand_back, unwanted))
-            raise
+            return cast(Result, await self._soon(partial(self._do, work), unwanted))
         except (sqlite3.Error, OSError, SchemaTooNew) as error:
             self._rests_until = self._clock.monotonic() + REST_SECONDS
             raise StoreError(f"{type(error).__name__}: {error}") from error
@@ -53,11 +72,11 @@ class Lane:
     def post(self, work: Callable[[], None]) -> None:
         """Runs `work` in the thread, after what waits there; nobody waits for it."""
         if not self._closed:
-            self._executor.submit(work)
+            self._soon(work)
 
     async def drop(self) -> None:
         """Closes the connection; the next work opens it again, at once."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
+        await self._soon(self._drop)
         self._rests_until = 0.0
 
     async def close(self) -> None:
@@ -66,6 +85,38 @@ class Lane:
             self._closed = True
             await self.drop()
             self._executor.shutdown()
+
+    # To the thread and back.
+
+    def _soon(
+        self, do: Callable[[], Any], unwanted: Callable[[Any], None] | None = None
+    ) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        work = _Work(do, loop.create_future(), unwanted)
+        self._waiting.append(work)
+        if not self._busy:
+            self._send(loop)
+        return work.answer
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        load = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        self._busy = bool(load)
+        if load:
+            self._executor.submit(self._carry_out, load, loop)
+
+    def _carry_out(self, load: Sequence[_Work], loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread."""
+        done = [_done(work) for work in load]
+        loop.call_soon_threadsafe(self._came_back, load, done, loop)
+
+    def _came_back(
+        self, load: Sequence[_Work], done: Sequence[_Done], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        try:
+            for work, outcome in zip(load, done, strict=True):
+                _tell(work, outcome)
+        finally:
+            self._send(loop)
 
     def _do(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         if self._connection is None:
@@ -78,6 +129,18 @@ class Lane:
             self._connection = None
 
 
-def _hand_back(unwanted: Callable[[Result], None] | None, done: asyncio.Future[Result]) -> None:
-    if not done.cancelled() and done.exception() is None and unwanted is not None:
-        unwanted(done.result())
+def _done(work: _Work) -> _Done:
+    try:
+        return _Done(work.do(), None)
+    except Exception as error:  # theirs who asked, not the thread's
+        return _Done(None, error)
+
+
+def _tell(work: _Work, done: _Done) -> None:
+    if not work.answer.done():
+        if done.error is None:
+            work.answer.set_result(done.result)
+        else:
+            work.answer.set_exception(done.error)
+    elif done.error is None and work.unwanted is not None:
+        work.unwanted(done.result)

@@ -50,6 +50,10 @@ from vault import Purge, Sealer, VaultError
 Result = TypeVar("Result")
 
 
+READS = 16
+"""Answers that are looked up in one go at most: how long the first of them waits for the last."""
+
+
 class SqliteStore:
     """The store on disk; see `Store` for what its methods promise."""
 
@@ -58,7 +62,7 @@ class SqliteStore:
         self._sealer = sealer
         self._clock = clock
         self._writes = Lane("keyrelay-cache-writes", self._open, clock)
-        self._reads = Lane("keyrelay-cache-reads", self._open_second, clock)
+        self._reads = Lane("keyrelay-cache-reads", self._open_second, clock, READS)
         self._lock_file: BinaryIO | None = None
         self._pins = Pins()
         self._writer = Writer(sealer, clock, settings, self._pins)
