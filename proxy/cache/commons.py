@@ -7,9 +7,9 @@ implementation promises:
 - `board` is one atomic step for all processes. Whoever `joins` gets a follower's place where there
   is a leader that began after `Wish.after`; else, and whoever does not join, becomes the leader, in
   place of the one before. The one before may go on and say all of its answer to those aboard;
-  nobody joins it any more, and `holds` is False for it from now on: that is the fence. If it was
-  told True and stores its answer now, the later one is told so only when that is done.
-- A leader that was closed as `landed` leaves a mark for LANDED_SECONDS: who looked for a stored
+  nobody joins it any more, and from now on `keep` keeps nothing of it: that is the fence. However
+  late it comes, no answer of a leader is stored over that of a later one.
+- A leader whose answer was stored leaves a mark for LANDED_SECONDS: who looked for a stored
   answer a moment too early is told to look again (`Boarded.landed`).
 - `Wish.besides` is the leader or mark that has let the asker down: to it, it is not there. So of
   many who lost one leader, one leads and the others follow it.
@@ -25,7 +25,7 @@ implementation promises:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -41,6 +41,27 @@ LANDED_SECONDS: Final = 5.0
 
 class Lost(Exception):
     """The leader, or the way to it, is gone: nothing more will be heard or said."""
+
+
+class Overtaken(Exception):
+    """Another has taken the leader's place, or its lease is over: its answer is not stored."""
+
+
+@dataclass(slots=True)
+class Fence:
+    """For a store that lies where the leases are: it asks for the lease, and closes it, in the one
+    step in which it keeps an answer.
+
+    `names`, `values`: what it asks with. `followers`: how many there were then, None: not kept yet.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[str | int, ...]
+    followers: int | None = None
+
+
+Put = Callable[[Fence | None], Awaitable[bool]]
+"""Stores an answer; whether it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +89,10 @@ class Lead(Protocol):
         """The next record, to all followers; False: none is left. Raises Lost."""
         ...
 
-    async def holds(self) -> bool:
-        """Whether no other has taken its place, so that the answer may be stored. Where nobody
-        can be asked, it is the store that decides: True."""
+    async def keep(self, put: Put) -> bool:
+        """Stores its answer by `put`: with a fence for a store that asks for itself, else after it
+        has asked; raises Overtaken where another has taken its place. Where nobody can be asked,
+        the store decides."""
         ...
 
     async def close(self, landed: bool) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from proxy.cache.commons import Fence
 from proxy.cache.key import Select
 from proxy.messages import Fields
 from vault import Purge
@@ -142,7 +143,11 @@ class StoredBody(Protocol):
 
 
 class Store(Protocol):
-    """Keeps entries beyond the life of the process; what is awaited raises StoreError only."""
+    """Keeps entries beyond the life of the process; what is awaited raises StoreError only.
+
+    One that lies where the leases of flights are puts under a `fence`, too: it asks for the lease
+    and closes it in the one step that makes the entry seen; Overtaken says that it was not held.
+    """
 
     async def start(self) -> None:
         """Opens; raises SchemaTooNew, else StoreError."""
@@ -152,7 +157,9 @@ class Store(Protocol):
         """The newest entry of the key that suits the call and whose own time is ahead."""
         ...
 
-    async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+    async def put(
+        self, entry: Entry, select: Select, body: StoredBody, fence: Fence | None = None
+    ) -> None:
         """Keeps an entry, whole or not at all, in place of those that would have answered it."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from proxy.cache.backlog import Backlog
+from proxy.cache.commons import Fence, Overtaken
 from proxy.cache.entry import Entry, Store, StoreError
 from proxy.cache.flight import Flight
 from proxy.cache.memory import Memory
@@ -46,24 +47,27 @@ class Keeping:
             return None
         return flight.spool.in_memory()
 
-    async def keep(self, flight: Flight) -> bool:
+    async def keep(self, flight: Flight, fence: Fence | None = None) -> bool:
         """Writes an answer to the store, unless too many octets wait for that already; whether it
-        is there."""
+        is there. One that comes too late is let go."""
         entry, select = entry_of(flight), flight.leader.select
         if self.backlog.full:
             self.unwritten.add(entry)
             self.trouble.tell("write as fast as answers come", StoreError("too many wait"))
             return False
-        stored = await self._put(flight, entry)
+        stored = await self._put(flight, entry, fence)
         if self._small(flight) is None:
             self.memory.forget(flight.key, select)
             self.written += 1
         return stored
 
-    async def _put(self, flight: Flight, entry: Entry) -> bool:
+    async def _put(self, flight: Flight, entry: Entry, fence: Fence | None) -> bool:
         try:
             with self.backlog.holding(flight.spool):
-                await self.store.put(entry, flight.leader.select, flight.spool)
+                await self.store.put(entry, flight.leader.select, flight.spool, fence)
+        except Overtaken:  # the store is well
+            self.drop(flight)
+            return False
         except Exception as error:  # whatever it is, the answer has gone out
             self.unwritten.add(entry)
             self.trouble.tell("write its store", error)

@@ -4,7 +4,8 @@ A key of the cache that somebody flies has the name `L`: a hash with who leads (
 (`at`), and whether its answer is stored already (`landed`). Every leader has, under its id, `F`: a
 hash with the channel where it hears of followers, how many records it has said, and whether it is
 over; `S`: a stream of its records; `A`: a sorted set of its followers, each with its channel, by
-the time of their last sign. `W` is who stores an answer of the key now: one at a time.
+the time of their last sign. They are in the slot of the key's shelf: the script that puts an answer
+there looks at `L` (`scripts.KEEP`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from proxy.engine import Script
 
-_TIME: Final = """
+TIME: Final = """
 local function now() local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end
 """
 
@@ -35,7 +36,7 @@ return {0, ARGV[1]}
 """Who leads: {0: you; 1: another, whom you follow; 2: one whose answer is stored, its id}."""
 
 JOIN: Final = Script(
-    _TIME,
+    TIME,
     """
 -- KEYS: F, A; ARGV: id, follower, lease
 local channel = redis.call('HGET', KEYS[1], 'channel')
@@ -57,7 +58,7 @@ end
 """
 
 SAY: Final = Script(
-    _TIME,
+    TIME,
     _TELL,
     """
 -- KEYS: A, F, S; ARGV: id, number, record, room, lease
@@ -100,38 +101,47 @@ return told
 )
 """What was said since: {whether that is all, then number and record of each}."""
 
-HOLD: Final = Script(
-    """
--- KEYS: L, W; ARGV: id, lease
-if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return 0 end
-local who = redis.call('GET', KEYS[2])
-if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[2]) > 0 then return 2 end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-return 1
+HOLDS: Final = """
+local function holds(L, id) return redis.call('HGET', L, 'id') == id end
+"""
+"""Whether a leader is the one that others join: an id that was replaced never comes back."""
+
+CLEAR: Final = (
+    TIME
+    + """
+local function clear(A, F, S, lease)
+  redis.call('ZREMRANGEBYSCORE', A, '-inf', now() - lease)
+  local followers = redis.call('ZCARD', A)
+  if followers == 0 then redis.call('DEL', A, F, S) end
+  return followers
+end
 """
 )
-"""Whether this leader may store its answer: 0: no, 1: now, 2: when an earlier one has done so."""
+"""Without followers nothing is left of a leader. How many it has."""
 
 CLOSE: Final = Script(
-    _TIME,
+    HOLDS,
+    CLEAR,
     """
--- KEYS: L, W, A, F, S; ARGV: id, landed, news, lease
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then
-  if ARGV[2] == '1' then
-    redis.call('HSET', KEYS[1], 'landed', 1)
-    redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  else
-    redis.call('DEL', KEYS[1])
-  end
-end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now() - ARGV[4])
-local followers = redis.call('ZCARD', KEYS[3])
-if followers == 0 then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
-return followers
+-- KEYS: L, A, F, S; ARGV: id, lease
+if holds(KEYS[1], ARGV[1]) then redis.call('DEL', KEYS[1]) end
+return clear(KEYS[2], KEYS[3], KEYS[4], ARGV[2])
 """,
 )
-"""Nobody joins this leader any more; without followers nothing is left of it. How many it has."""
+"""Nobody joins this leader, whose answer is not stored, any more. How many followers it has."""
+
+LAND: Final = (
+    HOLDS
+    + CLEAR
+    + """
+local function land(L, A, F, S, lease, news)
+  redis.call('HSET', L, 'landed', 1)
+  redis.call('PEXPIRE', L, news)
+  return clear(A, F, S, lease)
+end
+"""
+)
+"""The same for one whose answer has just been stored: who asks for a while is told so."""
 
 END: Final = Script(
     _TELL,
@@ -149,21 +159,20 @@ LEAVE: Final = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 """One follower fewer."""
 
 LIVE: Final = (
-    _TIME
+    HOLDS
     + """
--- KEYS: A, F, S, L, W; ARGV: id, lease
+-- KEYS: A, F, S, L; ARGV: id, lease
 if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
-if redis.call('HGET', KEYS[4], 'id') == ARGV[1] and redis.call('HEXISTS', KEYS[4], 'landed') == 0
+if holds(KEYS[4], ARGV[1]) and redis.call('HEXISTS', KEYS[4], 'landed') == 0
 then redis.call('PEXPIRE', KEYS[4], ARGV[2]) end
-if redis.call('GET', KEYS[5]) == ARGV[1] then redis.call('PEXPIRE', KEYS[5], ARGV[2]) end
 return redis.call('ZCARD', KEYS[1])
 """
 )
 """A sign of life of a leader: how many follow; -1: its lease is over."""
 
 LISTEN: Final = (
-    _TIME
+    TIME
     + """
 -- KEYS: A, F; ARGV: follower, the last number heard, lease
 local said, over = unpack(redis.call('HMGET', KEYS[2], 'said', 'over'))

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from proxy.cache.commons import Fence, Overtaken
 from proxy.cache.entry import CacheStats, Entry, Found, Miss, StoredBody, StoreError
 from proxy.cache.key import Select
 from proxy.cache.policy import CacheSettings
@@ -37,6 +38,13 @@ TOUCHES: Final = 1000
 
 VARIANTS: Final = 64
 """Answers of one key, side by side; beyond it the oldest go."""
+
+
+_REFUSED: Final = {
+    -1: (StoreError, "Redis has dropped a part of the answer already"),
+    -2: (Overtaken, "a later call has taken its place"),
+}
+"""Why an answer did not get onto its shelf."""
 
 
 @dataclass(slots=True)
@@ -151,22 +159,26 @@ class RedisStore:
 
     # Writing.
 
-    async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+    async def put(
+        self, entry: Entry, select: Select, body: StoredBody, fence: Fence | None = None
+    ) -> None:
         """Keeps an entry in place of those that would have answered its request."""
         if entry.size <= INLINE:
-            await self._put(entry, select, body)
+            await self._put(entry, select, body, fence)
             return
         async with self._large:
-            await self._put(entry, select, body)
+            await self._put(entry, select, body, fence)
 
-    async def _put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+    async def _put(
+        self, entry: Entry, select: Select, body: StoredBody, fence: Fence | None
+    ) -> None:
         row = Row.of(secrets.randbits(63), entry)
         row = replace(row, head=row.seal_head(entry, self._sealer))
         label, shelf = Label.of(row.id, entry), self._shelves.shelf(tag_of(entry.key))
         name = f"{shelf}:{row.id:x}"
         value = await self._staged(name, row, entry, body)
         try:
-            gone = await self._keep(entry.key, label, pack(row, value), select)
+            gone = await self._keep(entry.key, label, pack(row, value), select, fence)
         except BaseException:
             await self._unstage(name, label.chunks)
             raise
@@ -196,30 +208,40 @@ class RedisStore:
             if count:
                 await self._shelves.ask("unlink", *(f"{name}:{one}" for one in range(count)))
 
-    async def _keep(self, key: bytes, label: Label, value: bytes, select: Select) -> list[str]:
+    async def _keep(
+        self, key: bytes, label: Label, value: bytes, select: Select, fence: Fence | None
+    ) -> list[str]:
         """Puts it onto its shelf; what went from there, as a register tells it."""
         known = {b"": b"", label.vary: label.variant}
         while True:
-            found = await self._kept(key, label, value, known)
+            found = await self._kept(key, label, value, known, fence)
             if found[0] == 1:
-                return [told.decode() for told in found[1:]]
+                if fence is not None:
+                    fence.followers = found[1]
+                return [told.decode() for told in found[2:]]
             if found[0] < 0:
-                raise StoreError("Redis has dropped a part of the answer already")
+                kind, why = _REFUSED[found[0]]
+                raise kind(why)
             asked = {bytes.fromhex(one.decode()) for one in found[1:]}
             if asked <= known.keys():
                 raise StoreError("Redis does not know what it has asked for")
             known |= {vary: select(vary) for vary in asked}
 
     async def _kept(
-        self, key: bytes, label: Label, value: bytes, known: dict[bytes, bytes]
+        self,
+        key: bytes,
+        label: Label,
+        value: bytes,
+        known: dict[bytes, bytes],
+        fence: Fence | None,
     ) -> list[Any]:
         now = int(self._clock.now() * 1000)
         bounds = label.ends, now, GRACE_MS, SHELF_MS, VARIANTS
         pairs = [one for vary, variant in known.items() for one in (vary.hex(), variant)]
-        values = (label.octets, value, *bounds, self.channel, self.me + key, *pairs)
-        found: list[Any] = await self._shelves.run(
-            KEEP, (self._shelves.shelf(tag_of(key)),), *values
-        )
+        names, asked = ((), ()) if fence is None else (fence.names, fence.values)
+        shelf = self._shelves.shelf(tag_of(key))
+        values = (label.octets, value, *bounds, self.channel, self.me + key, *asked, *pairs)
+        found: list[Any] = await self._shelves.run(KEEP, (shelf, *names), *values)
         return found
 
     # Removing.

@@ -15,7 +15,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from proxy.cache import leases
-from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, RENEWED_SECONDS, Boarded, Lost, Wish
+from proxy.cache.commons import (
+    LANDED_SECONDS,
+    LEASE_SECONDS,
+    RENEWED_SECONDS,
+    Boarded,
+    Fence,
+    Lost,
+    Put,
+    Wish,
+)
+from proxy.cache.shelf import tag_of
 from proxy.engine import Client, Engine, Gone, Script
 from vault import Sealer, VaultError
 
@@ -27,9 +37,6 @@ LINGER_MS: Final = 30_000
 AT_ONCE: Final = 16
 """Records that are asked for together."""
 
-TURN_SECONDS: Final = 0.05
-"""How often a leader asks whether an earlier one has stored its answer."""
-
 TRIES: Final = int(LEASE_SECONDS / RENEWED_SECONDS)
 """How often a leader says the same, once a second."""
 
@@ -38,18 +45,21 @@ BATCH: Final = 100
 
 
 class Names:
-    """What Redis knows a leader by: see `leases.py`."""
+    """What Redis knows a leader by, in the slot of the key's shelf: see `leases.py`."""
 
-    __slots__ = ("aboard", "answer", "key", "leader", "lease", "storing")
+    __slots__ = ("aboard", "answer", "key", "leader", "lease")
 
     def __init__(self, engine: Engine, key: bytes, leader: str) -> None:
-        tag = key.hex()
         self.key = key
-        self.lease = engine.key("flight", tag)
-        self.storing = engine.key("flight", tag, "storing")
-        self.leader = engine.key("flight", tag, leader)
-        self.answer = engine.key("flight", tag, leader, "answer")
-        self.aboard = engine.key("flight", tag, leader, "aboard")
+        self.lease = engine.key("cache", tag_of(key), "flight")
+        self.leader = f"{self.lease}:{leader}"
+        self.answer = f"{self.leader}:answer"
+        self.aboard = f"{self.leader}:aboard"
+
+    @property
+    def all(self) -> tuple[str, str, str, str]:
+        """As scripts ask for them."""
+        return self.lease, self.aboard, self.leader, self.answer
 
 
 class RedisCommons:
@@ -85,6 +95,7 @@ class RedisCommons:
         return boarded
 
     async def _boarded(self, lead: RedisLead, wish: Wish, besides: str) -> Boarded:
+        missed = ""
         while True:
             who, found = await self._ask_who(lead, wish, besides)
             if who == 0:
@@ -95,7 +106,9 @@ class RedisCommons:
             if await follow.join():
                 self._note(follow)
                 return Boarded(follow=follow)
-            besides = found
+            if found == missed:
+                besides = found
+            missed = found  # once: its answer may have been stored since
 
     async def _ask_who(self, lead: RedisLead, wish: Wish, besides: str) -> tuple[int, str]:
         names = lead.names.lease, lead.names.leader
@@ -212,6 +225,7 @@ class RedisLead:
         self._wanted: Callable[[], None] = wish.wanted
         self._room = wish.room
         self._said = 0
+        self._fence = Fence(names.all, (leader, LEASE_MS, LANDED_MS))
 
     async def say(self, record: bytes) -> bool:
         """Sealed, and bound to its place. While Redis can't be asked it is said again, for as long
@@ -234,28 +248,17 @@ class RedisLead:
             self._said = number
         return bool(followers > 0)
 
-    async def holds(self) -> bool:
-        """Waits until an earlier leader has stored its answer, if it has begun to."""
-        names = self.names
-        with contextlib.suppress(Gone):
-            while True:
-                told = await self._commons.run(
-                    leases.HOLD, (names.lease, names.storing), self.id, LEASE_MS
-                )
-                if told != 2:
-                    return bool(told)
-                await asyncio.sleep(TURN_SECONDS)
-        return True
+    async def keep(self, put: Put) -> bool:
+        """The store asks for the lease, and closes it."""
+        return await put(self._fence)
 
-    async def close(self, landed: bool) -> bool:
+    async def close(self, landed: bool) -> bool:  # noqa: ARG002 - the store has told it
         """Nothing is left of it where nobody follows."""
-        names = self.names
-        where = names.lease, names.storing, names.aboard, names.leader, names.answer
-        followers = 0
-        with contextlib.suppress(Gone):
-            followers = await self._commons.run(
-                leases.CLOSE, where, self.id, int(landed), LANDED_MS, LEASE_MS
-            )
+        followers = self._fence.followers
+        if followers is None:
+            followers = 0
+            with contextlib.suppress(Gone):
+                followers = await self._commons.run(leases.CLOSE, self.names.all, self.id, LEASE_MS)
         if not followers:
             self._commons.forget(self)
         return bool(followers)
@@ -275,7 +278,7 @@ class RedisLead:
     def sign(self) -> tuple[Any, ...]:
         """What is said once a second."""
         names = self.names
-        where = names.aboard, names.leader, names.answer, names.lease, names.storing
+        where = names.aboard, names.leader, names.answer, names.lease
         return leases.LIVE, where, self.id, LEASE_MS
 
     def signed(self, told: int | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.cache.leases import LAND
 from proxy.engine import Script
 
 _LABEL: Final = """
@@ -24,15 +25,23 @@ local function chunk(label, n) return KEYS[1] .. ':' .. label.number .. ':' .. n
 
 KEEP: Final = Script(
     _LABEL,
+    LAND,
     """
--- ARGV: label, value, ends, now, grace, linger, most, channel, news, then pairs of vary, variant
+-- KEYS: the shelf, and under a lease L, A, F, S
+-- ARGV: label, value, ends, now, grace, linger, most, channel, news,
+--       under a lease id, lease, how long it is news, then pairs of vary, variant
+local leased = KEYS[2] ~= nil
+if leased and not holds(KEYS[2], ARGV[10]) then return {-2} end
 local new = read('0 ' .. ARGV[1])
-local now, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
+local clock, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
 local known, stays, goes, unknown = {}, {}, {}, {}
-for i = 10, #ARGV, 2 do known[ARGV[i]] = ARGV[i + 1] end
+for i = leased and 13 or 10, #ARGV, 2 do known[ARGV[i]] = ARGV[i + 1] end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   local label = read(field)
-  if label.ends <= now or known[label.vary] == label.variant then goes[#goes + 1] = label
+  if label.ends <= clock then goes[#goes + 1] = label
+  elseif known[label.vary] == label.variant then
+    if not leased and tonumber(label.asked) > tonumber(new.asked) then return {-2} end
+    goes[#goes + 1] = label
   elseif known[label.vary] == nil then unknown[#unknown + 1] = label.vary
   else stays[#stays + 1] = label end
 end
@@ -43,7 +52,7 @@ end
 for n = 0, new.chunks - 1 do redis.call('PEXPIREAT', chunk(new, n), new.ends + grace) end
 table.sort(stays, function(a, b) return a.field < b.field end)
 for i = 1, #stays + 1 - tonumber(ARGV[7]) do goes[#goes + 1] = stays[i] end
-local time, gone = redis.call('TIME'), {1}
+local time, gone = redis.call('TIME'), {1, 0}
 for _, label in ipairs(goes) do
   redis.call('HDEL', KEYS[1], label.field)
   for n = 0, label.chunks - 1 do
@@ -57,11 +66,13 @@ redis.call('HSET', KEYS[1], order .. ' ' .. ARGV[1], ARGV[2])
 local left, until_ = redis.call('PTTL', KEYS[1]), new.ends + tonumber(ARGV[6])
 if left < 0 or time[1] * 1000 + left < until_ then redis.call('PEXPIREAT', KEYS[1], until_) end
 redis.pcall('PUBLISH', ARGV[8], ARGV[9])
+if leased then gone[2] = land(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[11], ARGV[12]) end
 return gone
 """,
 )
-"""An answer onto its shelf, in place of those that would have answered its request: {1, what went}.
-{0, names}: somebody has to say what the request sent in those too. {-1}: a chunk is gone."""
+"""An answer onto its shelf, in place of those that would have answered its request: {1, how many
+follow, what went}. {0, names}: somebody has to say what the request sent in those too. {-1}: a
+chunk is gone. {-2}: the lease is; or, where there was none, a later answer is there."""
 
 REMOVE: Final = Script(
     _LABEL,

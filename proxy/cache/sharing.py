@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
 from proxy.cache import telling
-from proxy.cache.commons import Boarded, Commons, Follow, Lead, Lost, Wish
+from proxy.cache.commons import Boarded, Commons, Fence, Follow, Lead, Lost, Overtaken, Put, Wish
 from proxy.cache.entry import Found
 from proxy.cache.flight import Flight, Seat, Told
 from proxy.cache.key import Select
@@ -37,7 +38,7 @@ class Shares:
     commons: Commons
     stored: Callable[[bytes, Select], Awaitable[Found | None]]
     purged: Callable[[Grant], float]
-    keep: Callable[[Flight], Awaitable[bool]]
+    keep: Callable[[Flight, Fence | None], Awaitable[bool]]
     drop: Callable[[Flight], None]
     room: int
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -57,13 +58,13 @@ class Shares:
         """Stores an answer if it is this process that made the call, and no later one has begun."""
         shared = flight.sharing
         if not isinstance(shared, Shared):
-            return await self.keep(flight)
+            return await self.keep(flight, None)
         if flight.abroad:
             return False
-        if not await shared.holds():
+        try:
+            shared.landed = await shared.keep(partial(self.keep, flight))
+        except Overtaken:
             self.drop(flight)
-            return False
-        shared.landed = await self.keep(flight)
         return shared.landed
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -167,9 +168,9 @@ class Shared:
         if self._teller is not None:
             self._teller.want()
 
-    async def holds(self) -> bool:
-        """Whether no other call has taken the place of this one."""
-        return self._teller is None or await self._teller.lead.holds()
+    async def keep(self, put: Put) -> bool:
+        """Stores the answer; raises Overtaken where another call has taken its place."""
+        return await (put(None) if self._teller is None else self._teller.lead.keep(put))
 
     def shut(self) -> None:
         """Nobody elsewhere joins any more."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from proxy.cache.batches import Batches, Waiting
+from proxy.cache.commons import Fence
 from proxy.cache.entry import (
     CacheStats,
     Entry,
@@ -217,7 +218,13 @@ class SqliteStore:
 
     # Writing.
 
-    async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+    async def put(
+        self,
+        entry: Entry,
+        select: Select,
+        body: StoredBody,
+        fence: Fence | None = None,  # noqa: ARG002 - no lease lies in a file
+    ) -> None:
         """Keeps an entry in place of those that would have answered its request."""
         octets = await _whole(body) if entry.size <= CHUNK else None
         await self._batches.put(Waiting(entry, select, body, octets))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
-from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, Boarded, Lost, Wish
+from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, Boarded, Lost, Overtaken, Put, Wish
 from proxy.workers.companion import Companion
 from proxy.workers.link import Away, Link, Refused, Verb
 
@@ -253,12 +253,12 @@ class Held:
         except (Away, Refused) as error:
             raise Lost from error
 
-    async def holds(self) -> bool:
-        """Whether no other has taken its place; True where nobody can be asked."""
-        try:
-            return bool(await self._companion.ask("board_holds", self._number))
-        except (Away, Refused):
-            return True
+    async def keep(self, put: Put) -> bool:
+        """Stores its answer, unless another has taken its place; also where nobody can be asked."""
+        with suppress(Away, Refused):
+            if not await self._companion.ask("board_holds", self._number):
+                raise Overtaken
+        return await put(None)
 
     async def close(self, landed: bool) -> bool:
         """Lets nobody join any more; whether there are followers."""

@@ -15,6 +15,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
+from proxy.cache.commons import Fence
 from proxy.cache.entry import (
     CacheStats,
     Entry,
@@ -174,7 +175,13 @@ class SharedStore:
 
     # Writing.
 
-    async def put(self, entry: Entry, select: Select, body: StoredBody) -> None:
+    async def put(
+        self,
+        entry: Entry,
+        select: Select,
+        body: StoredBody,
+        fence: Fence | None = None,  # noqa: ARG002 - the coordinator was asked before
+    ) -> None:
         """Keeps an entry in place of those that would have answered its request."""
         sent = {vary: select(vary) for vary in {*self._met, entry.vary}}
         blocks = body.blocks(CHUNK)

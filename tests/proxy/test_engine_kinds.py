@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import trustme
 
+from proxy.cache.commons import Overtaken
 from proxy.cache.hearing import Hearing
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
 from proxy.clock import SystemClock
 from proxy.engine import Engine, Gone, Place, Refused
 from tests.proxy.cache.conftest import NOW, a_sealer
+from tests.proxy.cache.test_fence import Body, Shared
 from tests.proxy.cache.test_hearing import Memory, until
 from tests.proxy.cache.test_redis import LARGE, found, put
 from tests.support.engines import RunningRedis, redis_running
@@ -59,9 +61,21 @@ async def _used(store: RedisStore, other: RedisStore, memory: Memory) -> None:
     await until(lambda: len(memory.forgotten) == 6)
     assert await found(store, b"5") == LARGE
     assert (await other.stats()).entries == 6
+    await _fenced(store)
     await other.sweep(NOW)
     await other._registers.purge(Purge(next(_times), "t", None))
     assert (await store.stats()).entries == 0
+
+
+async def _fenced(store: RedisStore) -> None:
+    """The lease lies where the answer does."""
+    shared = Shared(store._shelves._engine, store)
+    earlier, later = await shared.lead(), await shared.lead()
+    assert await shared.keep(later, Body(b"newer"))
+    with pytest.raises(Overtaken):
+        await shared.keep(earlier, Body(b"older"))
+    assert await shared.kept() == b"newer"
+    await shared.commons.aclose()
 
 
 def _store(engine: Engine) -> RedisStore:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from proxy.cache.commons import Boarded, Follow, Lead, Lost, Wish
+from proxy.cache.commons import Boarded, Follow, Lead, Lost, Overtaken, Put, Wish
 
 
 @dataclass(eq=False)
@@ -109,9 +109,11 @@ class Held(Lead):
         leading.tell()
         return True
 
-    async def holds(self) -> bool:
+    async def keep(self, put: Put) -> bool:
         await asyncio.sleep(0)
-        return self.leading.newest
+        if not self.leading.newest:
+            raise Overtaken
+        return await put(None)
 
     async def close(self, landed: bool) -> bool:
         await self.leading.member.closing.wait()

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from proxy.cache.commons import Commons
+from proxy.cache.policy import CacheSettings
+from proxy.cache.redis import RedisStore
 from proxy.cache.redis_commons import RedisCommons
 from proxy.clock import SystemClock
 from proxy.engine import Engine, Gone, Place
-from tests.proxy.cache.conftest import Bench, Reader, a_sealer, open_bench, until
+from tests.proxy.cache.conftest import NOW, Bench, Reader, a_sealer, open_bench, until
+from tests.support.clock import FakeClock
 from tests.support.commons import Hub, Member
 from tests.support.engines import RunningRedis
 from tests.support.upstream import Exchange
@@ -106,6 +109,11 @@ class Instances:
         for one in self.all:
             await patiently(lambda one=one: not one.bench.cache._flights.all())  # type: ignore[misc]
 
+    async def kept(self) -> int:
+        """How many answers are stored, wherever."""
+        stores = [one.bench.store for one in self.all if one.wire is None or one is self[0]]
+        return sum([(await store.stats()).entries for store in stores])
+
 
 async def patiently(condition: Any) -> None:
     """Waits for what takes its way through Redis."""
@@ -118,19 +126,31 @@ async def patiently(condition: Any) -> None:
 async def instances(
     path: Path, redis: RunningRedis | None, count: int = 3, **settings: Any
 ) -> AsyncIterator[Instances]:
-    """So many caches, each over a store and an upstream of its own."""
+    """So many caches, each over an upstream of its own, and a store of its own where there is no
+    Redis. One whose wire is cut still has its way to the store."""
     hub, made = Hub(), []
+    if redis is not None:
+        redis.say("flushall")
     async with AsyncExitStack() as stack:
         for number in range(count):
             folder = path / str(number)
             folder.mkdir()
-            wire = Wire(Place.of(redis.url), "keyrelay-test", SystemClock()) if redis else None
+            clock = FakeClock(NOW)
+            wire, store = _over(redis, stack, clock, **settings) if redis else (None, None)
             commons: Commons = RedisCommons(wire, a_sealer()) if wire else Member(hub)
-            if wire is not None:
-                stack.push_async_callback(wire.aclose)
-            opening = open_bench(folder, commons=commons, **settings)
+            opening = open_bench(folder, commons=commons, store=store, clock=clock, **settings)
             made.append(Instance(await stack.enter_async_context(opening), commons, wire))
         yield Instances(made)
+
+
+def _over(
+    redis: RunningRedis, stack: AsyncExitStack, clock: FakeClock, **settings: Any
+) -> tuple[Wire, RedisStore]:
+    wires = [Wire(Place.of(redis.url), "keyrelay-test", SystemClock()) for _ in range(2)]
+    for wire in wires:
+        stack.push_async_callback(wire.aclose)
+    kept = CacheSettings(**settings)
+    return wires[0], RedisStore(wires[1], a_sealer(), clock, kept)
 
 
 __all__ = ["Instance", "Instances", "Wire", "instances", "patiently", "until"]
