@@ -29,7 +29,7 @@ from proxy.guesses import Guesses
 from proxy.limits.budgets import Budgets
 from proxy.limits.counts import Counts, LocalCounts
 from proxy.limits.instances import Instances
-from proxy.limits.keeping import ledger_at
+from proxy.limits.keeping import census_at, ledger_at
 from proxy.limits.limits import Limits
 from proxy.limits.rules import Rule
 from proxy.limits.shared import SharedCounts
@@ -324,12 +324,13 @@ def _limits(config: Config, vault: Vault, around: Surroundings) -> tuple[Instanc
     if around.engine is None and around.companion is not None:
         counts: Counts = TeamCounts(around.companion, kind, around.clock)
         return None, Limits(_rules(config), counts, around.clock)
-    ledger = ledger_at(around.data, None if url is None else url.text)
+    place = around.data, None if url is None else url.text
+    ledger = ledger_at(*place)
     budgets = Budgets(ledger, around.clock)
     if around.engine is None:
         counts = LocalCounts(kind, budgets, around.clock)
         return None, Limits(_rules(config), counts, around.clock)
-    instances = Instances(around.engine, token_hex(8))
+    instances = Instances(around.engine, token_hex(8), census_at(*place))
     instances.when_running(vault.run_as)
     counts = SharedCounts(around.engine, instances, kind, budgets, around.clock)
     return instances, Limits(_rules(config), counts, around.clock)

@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from proxy.engine import Engine, Gone
+from proxy.limits.census import Census
 
 BEAT_SECONDS: Final = 1.0
 MISSED: Final = 5
@@ -16,6 +17,10 @@ MISSED: Final = 5
 
 SECONDS: Final = 1.0
 """How long Redis may take for one."""
+
+FEWER: Final = 3600
+"""After so many beats with fewer instances than were written down, that is their number: until then
+some may only be starting again."""
 
 _SCRIPT: Final = """
 local now = tonumber(redis.call('TIME')[1])
@@ -33,10 +38,15 @@ return {redis.call('ZCARD', KEYS[1]), facts[1], facts[2]}
 
 
 class Instances:
-    """Beats once a second. `count`: how many there were when Redis was last asked."""
+    """Beats once a second. `count`: how many there were when Redis was last asked; before that, as
+    many as the census knows."""
 
-    def __init__(self, engine: Engine, run: str) -> None:
+    def __init__(self, engine: Engine, run: str, census: Census) -> None:
         self._engine = engine
+        self._census = census
+        self._written = 1
+        self._fewer = 0
+        self._writing: asyncio.Task[None] | None = None
         self._id = token_hex(8)
         self._names = (
             engine.key("instances", "all", "seen"),
@@ -66,14 +76,16 @@ class Instances:
 
     async def start(self) -> None:
         """The first beat; where Redis can't be asked, it comes later."""
+        self.count = self._written = await self._census.last()
         await self.beat()
         self._beating = asyncio.create_task(self._beat_forever(), name="keyrelay-instances")
 
     async def stop(self) -> None:
         """Counts no more."""
         self._stopping.set()
-        if self._beating is not None:
-            await self._beating
+        for task in (self._beating, self._writing):
+            if task is not None:
+                await task
         with suppress(Gone):
             await self._engine.run(lambda client: client.zrem(self._names[0], self._id))
 
@@ -82,6 +94,7 @@ class Instances:
         with suppress(Gone):
             count, memory, run = await self._engine.run(self._ask, SECONDS)
             self.count = max(1, count)
+            self._keep_census()
             self._take_up(memory.decode(), run.decode())
 
     async def _ask(self, client: Any) -> list[Any]:
@@ -102,6 +115,17 @@ class Instances:
                 act()
         for act in self._beaten:
             act()
+
+    def _keep_census(self) -> None:
+        """More at once, fewer when it has been so for long; no beat waits for it."""
+        self._fewer = self._fewer + 1 if self.count < self._written else 0
+        due = self.count > self._written or self._fewer > FEWER
+        if due and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._write(self.count), name="keyrelay-census")
+
+    async def _write(self, count: int) -> None:
+        if await self._census.note(count):
+            self._written = count
 
     async def _beat_forever(self) -> None:
         while not self._stopping.is_set():

@@ -109,6 +109,26 @@ async def test_without_redis_calls_go_on_and_it_returns_by_itself(tmp_path: Path
             assert await told(up) == (200, [], [], 1.0)
 
 
+async def test_an_instance_that_starts_without_redis_says_so(tmp_path: Path) -> None:
+    """From its first answer, and until Redis is there."""
+    with redis_running() as redis:
+        redis.kill()
+        async with (
+            Origin(reply(body=b"fresh")) as origin,
+            running_relay(tmp_path, settings=f"cache: {{url: '{redis.url}'}}") as up,
+        ):
+            assert await told(up) == (200, ["redis"], ["redis"], 0.0)
+            await up.add_key("openai", key=KEY)
+            await up.add_backend("openai", origin.url)
+            assert "store-error" in (await call(up, origin))[0]
+            redis.start_again()
+            redis.wait()
+            await heard(up)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await told(up) != (200, [], [], 1.0):
+                    await asyncio.sleep(0.02)
+
+
 async def test_a_redis_that_stands_still_holds_up_no_call_for_long(tmp_path: Path) -> None:
     """The deadline cuts one wait, the breaker spares all others."""
     with redis_running() as redis:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
 
 from proxy.engine import PAUSE_SECONDS, Engine, Place
 from proxy.errors import RelayError
 from proxy.limits.budgets import Budgets
+from proxy.limits.census import Census, FileCensus
 from proxy.limits.counts import Kind
 from proxy.limits.instances import Instances
 from proxy.limits.limits import Limits
@@ -95,11 +97,11 @@ async def together(
             await one.engine.aclose()
 
 
-def member(url: str, prefix: str, kind: Kind, book: Book) -> Member:
-    """One, not yet started."""
+def member(url: str, prefix: str, kind: Kind, book: Book, census: Census | None = None) -> Member:
+    """One, not yet started; `census`: where it keeps how many there are."""
     clock, runs = FakeClock(), []
     engine = Engine(Place.of(url), prefix, clock)
-    instances = Instances(engine, token_hex(4))
+    instances = Instances(engine, token_hex(4), census or FileCensus(Path("/nowhere")))
     instances.when_running(runs.append)
     counts = SharedCounts(engine, instances, kind, Budgets(book, clock), clock)
     return Member(clock, engine, instances, counts, Limits([], counts, clock), runs)
