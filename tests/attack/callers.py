@@ -85,6 +85,11 @@ class Ground:
     kind: str
     data: Path
 
+    @property
+    def credential(self) -> tuple[str, str]:
+        """Of the others."""
+        return ("X-Relay-Token", self.token)
+
     def resident(self) -> float:
         """MiB."""
         status = Path(f"/proc/{self.up.process.pid}/status").read_text()
