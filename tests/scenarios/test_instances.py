@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from tests.support.origin import LAST_CHUNK, Exchange, Origin, chunk, event, hea
 from tests.support.process import Served, keyrelay, served
 
 PATIENCE_SECONDS = 60.0
-CALL = "/proxy/openai/cache=9999999999/-/v1/chat/completions"
+CALL = "/proxy/openai/{options}/-/v1/chat/completions"
+STORED = "cache=9999999999"
 BODY = b'{"messages":[{"role":"user","content":"the same"}]}'
+LARGE = b'{"messages":[{"role":"user","content":"the large one"}]}'
+OCTETS = 6 << 20  # more than any instance keeps in memory
 EVENTS = [event(f"piece {number}") for number in range(3)]
 
 
@@ -28,8 +32,13 @@ class Slow:
     def __init__(self) -> None:
         self.steps = asyncio.Condition()
         self.step = 0
+        self.larges = 0
 
     async def __call__(self, exchange: Exchange) -> None:
+        if exchange.request.body == LARGE:
+            self.larges += 1
+            await exchange.reply(body=b"%d" % self.larges * OCTETS)
+            return
         await self.until(1)
         fields = [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")]
         await exchange.send(head(200, fields))
@@ -56,11 +65,22 @@ class Instances:
     token: str
     session: aiohttp.ClientSession
 
-    def post(self, number: int, body: bytes = BODY) -> asyncio.Task[aiohttp.ClientResponse]:
+    def post(
+        self, number: int, body: bytes = BODY, options: str = STORED
+    ) -> asyncio.Task[aiohttp.ClientResponse]:
         """A call at one of them; its answer, once the header is there."""
-        url = self.all[number].url + CALL
+        url = self.all[number].url + CALL.format(options=options)
         headers = {"Authorization": f"Bearer {self.token}"}
         return asyncio.create_task(_posted(self.session, url, headers, body))
+
+    async def hit(self, number: int, body: bytes) -> bytes:
+        """What an instance answers with once it is stored."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                answer = await self.post(number, body)
+                octets = await answer.read()
+                if "; hit" in answer.headers["Cache-Status"]:
+                    return octets
 
     async def answering(self, count: int) -> None:
         """Waits until so many calls are under way, at all together."""
@@ -112,7 +132,8 @@ async def test_three_instances_make_one_call_of_equal_ones_and_outlive_its_maker
 ) -> None:
     """300 equal slow calls are one upstream call: all hear the live tail, octet for octet, and
     those who come later hit what was stored. When the one that makes a call is killed before its
-    header, one of the others makes it, for all."""
+    header, one of the others makes it, for all. One that stands still while it stores puts nothing
+    over what came later."""
     slow = Slow()
     async with Origin(slow) as origin, running(tmp_path, redis, origin) as three:
         await three_hundred(three, slow)
@@ -130,6 +151,28 @@ async def test_three_instances_make_one_call_of_equal_ones_and_outlive_its_maker
         assert {await answer.read() for answer in answers} == {b"".join(EVENTS)}
         alone = [one for up in three.all for one in up.said if "can't be used now" in one]
         assert len(origin.requests) == 3 or alone  # who can't ask Redis in time calls by itself
+        await stands_still(three.all[1].process, three, redis)
+
+
+async def stands_still(
+    frozen: asyncio.subprocess.Process, three: Instances, redis: RunningRedis
+) -> None:
+    """The second of them, in the middle of storing, while the third refreshes the same answer."""
+    first = await three.post(1, LARGE)
+    reading = asyncio.create_task(first.read())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await asyncio.to_thread(redis.say, "--scan", "--pattern", "*{cache:*:0"):
+            pass
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        refreshed = await three.post(2, LARGE, f"{STORED}/invalidate")
+        assert await refreshed.read() == b"2" * OCTETS
+        assert await three.hit(2, LARGE) == b"2" * OCTETS
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    assert await reading == b"1" * OCTETS
+    assert await three.all[1].stop() == 0  # what is whole was written down, or refused
+    assert await three.hit(2, LARGE) == b"2" * OCTETS
 
 
 async def three_hundred(three: Instances, slow: Slow) -> None:
