@@ -93,15 +93,18 @@ class RelayCycle(RequestResponseCycle):
 
     # The answer.
 
-    def start(self, app: Any, tasks: set[asyncio.Task[None]], ran: Callable[[], None]) -> None:
-        """Answers with the loop's next turn, in a task that is one of `tasks` until it is done."""
+    def start(
+        self, app: Any, tasks: set[asyncio.Task[None]], ran: Callable[[], None] | None = None
+    ) -> None:
+        """Answers with the loop's next turn, in a task that is one of `tasks` until it is done.
+        `ran`: to be told that it has begun to."""
+        self._told = None
         self.task = task = asyncio.get_running_loop().create_task(self.run_asgi(app, ran))
         task.add_done_callback(tasks.discard)
         tasks.add(task)
 
     async def run_asgi(self, app: Any, ran: Callable[[], None] | None = None) -> None:
-        """Answers, unless the caller was lost before that could begin. `ran`: to be told that it
-        has begun."""
+        """Answers, unless the caller was lost before that could begin."""
         if ran is not None:
             ran()
         if not self.disconnected:

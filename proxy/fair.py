@@ -3,37 +3,38 @@ address by address, so that nobody waits behind the whole of a crowd."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable
+from typing import Final
 
 AT_ONCE: Final = 4
 """How many calls begin in one turn. Whoever finds an answer kept is through with its first step, so
 that these are most of what a turn takes; docs/performance.md has the measurement."""
 
+Begin = Callable[[], None]
 
-class Waiting(Protocol):
-    """A call that is ready. `whose`: the address, or the network, that it takes turns with."""
 
-    whose: str
-
-    def on_gone(self, told: Callable[[], None] | None) -> None:
-        """Whom to tell, once, when the caller hangs up; None: nobody."""
-        ...
+def _soon(what: Begin) -> None:
+    asyncio.get_running_loop().call_soon(what)
 
 
 class FairTurns:
-    """Those of one server. A call that may begin at once `take`s a place, one that may not `wait`s;
-    each that has begun says so, once: `ran`, in its first step.
-
-    While anybody waits all places are taken, and each that is given back goes to the address that
-    has waited longest: so there is never a turn to be asked for.
+    """Those of one server. A call that may begin at once `take`s a place; one that may not `wait`s,
+    and has a place when it is called. A place is given back, once, by `ran`: by a call in its first
+    step. `soon`: has something done in the loop's next turn.
     """
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    def __init__(self, at_once: int = AT_ONCE, soon: Callable[[Begin], None] = _soon) -> None:
         self._left = at_once
-        self._queues: OrderedDict[str, OrderedDict[Waiting, Callable[[], None]]] = OrderedDict()
+        self._soon = soon
+        self._due = False
+        self._queues: OrderedDict[str, OrderedDict[Hashable, Begin]] = OrderedDict()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether who comes now has to wait."""
+        return not self._left or bool(self._queues)
 
     @property
     def waiting(self) -> int:
@@ -41,41 +42,43 @@ class FairTurns:
         return sum(map(len, self._queues.values()))
 
     def take(self) -> bool:
-        """Whether a call may begin at once."""
-        if self._left:
+        """A place, where there is one that nobody waits for."""
+        if self._left and not self._queues:
             self._left -= 1
             return True
         return False
 
-    def wait(self, call: Waiting, begin: Callable[[], None]) -> None:
-        """It may not: `begin` is called when its turn has come, unless its caller hangs up."""
-        queue = self._queues.get(call.whose)
-        if queue is None:
-            queue = self._queues[call.whose] = OrderedDict()
-        queue[call] = begin
-        call.on_gone(partial(self._forget, call))
-
     def ran(self) -> None:
-        """A call has begun: the next one may."""
-        if self._queues:
-            self._begin_next()
-        else:
-            self._left += 1
+        """A place is given back."""
+        self._left += 1
+        if self._queues and not self._due:
+            self._due = True
+            self._soon(self._call_next)
+
+    def wait(self, whose: str, one: Hashable, begin: Begin) -> None:
+        """While it is crowded: `begin` is called when the turn of `whose` address has come."""
+        queue = self._queues.get(whose)
+        if queue is None:
+            queue = self._queues[whose] = OrderedDict()
+        queue[one] = begin
+
+    def forget(self, whose: str, one: Hashable) -> None:
+        """Who waits has gone."""
+        queue = self._queues.get(whose, OrderedDict())
+        queue.pop(one, None)
+        if not queue:
+            self._queues.pop(whose, None)
 
     def give_up(self) -> None:
         """Nobody who waits is called any more."""
         self._queues.clear()
 
-    def _begin_next(self) -> None:
-        whose, queue = self._queues.popitem(last=False)
-        call, begin = queue.popitem(last=False)
-        if queue:
-            self._queues[whose] = queue  # behind all others
-        call.on_gone(None)
-        begin()
-
-    def _forget(self, call: Waiting) -> None:
-        queue = self._queues.get(call.whose, OrderedDict())
-        queue.pop(call, None)
-        if not queue:
-            self._queues.pop(call.whose, None)
+    def _call_next(self) -> None:
+        self._due = False
+        while self._left and self._queues:
+            whose, queue = self._queues.popitem(last=False)
+            _, begin = queue.popitem(last=False)
+            if queue:
+                self._queues[whose] = queue  # behind all others
+            self._left -= 1
+            begin()

@@ -152,11 +152,7 @@ class RelayProtocol(HttpToolsProtocol):
         return True
 
     def _start_asgi_task(self, cycle: RelayCycle, app: Any) -> None:  # type: ignore[override]
-        turns = self._door.turns
-        if turns.take():
-            cycle.start(app, self.tasks, turns.ran)
-        else:
-            turns.wait(cycle, partial(cycle.start, app, self.tasks, turns.ran))
+        cycle.start(app, self.tasks)
 
     def new_cycle(self, target: bytes, keep_alive: bool) -> RelayCycle:
         """The request that `scope` describes."""

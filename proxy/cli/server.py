@@ -17,8 +17,8 @@ from proxy.cli.listening import BACKLOG
 from proxy.clock import SystemClock
 from proxy.door import OPEN_WIDE, Door
 from proxy.familiar import Familiar
+from proxy.orderly import OrderlyProtocol
 from proxy.patience import Waits
-from proxy.shortcut import ShortcutProtocol
 from proxy.threshold import Agreements, Threshold
 
 WAITS = Waits()
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         agreements = entrance if isinstance(entrance, Agreements) else None
         door = entrance.door if isinstance(entrance, Agreements) else entrance
         self._door = door = door or Door(OPEN_WIDE, SystemClock())
-        speaking = partial(ShortcutProtocol, waits=waits, familiar=Familiar(), door=door)
+        speaking = partial(OrderlyProtocol, waits=waits, familiar=Familiar(), door=door)
         self._agreements = agreements
         config = uvicorn.Config(
             app,
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
 
 def _is_busy(connection: object) -> bool:
     """Whether a call is being answered there, or its answer waits to be taken."""
-    if not isinstance(connection, ShortcutProtocol):
+    if not isinstance(connection, OrderlyProtocol):
         return False
     cycle = connection.cycle
     waiting = cycle is not None and not cycle.response_complete
@@ -147,7 +147,7 @@ def _is_busy(connection: object) -> bool:
 
 
 def _secured(
-    agreements: Agreements, speaking: Callable[..., ShortcutProtocol], **given: Any
+    agreements: Agreements, speaking: Callable[..., OrderlyProtocol], **given: Any
 ) -> Threshold:
     """A connection that is to agree on TLS before it speaks."""
     return Threshold(agreements, partial(speaking, **given))

@@ -13,8 +13,8 @@ from uvicorn.server import ServerState
 
 from proxy.door import TELL_SECONDS, Door, DoorRules
 from proxy.familiar import Familiar
+from proxy.orderly import OrderlyProtocol
 from proxy.patience import Waits
-from proxy.shortcut import ShortcutProtocol
 from tests.proxy.test_protocol import Answering, Socket
 from tests.support.clock import FakeClock
 
@@ -147,10 +147,10 @@ class Noting(Answering):
         await super().__call__(scope, _receive, send)
 
 
-def connection(door: Door, peer: str, app: Any) -> tuple[ShortcutProtocol, From]:
+def connection(door: Door, peer: str, app: Any) -> tuple[OrderlyProtocol, From]:
     config = Config(app, log_config=None)
     config.load()
-    made = ShortcutProtocol(
+    made = OrderlyProtocol(
         config=config,
         server_state=ServerState(),
         app_state={},

@@ -37,9 +37,13 @@ class Caller:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str, tls: ssl.SSLContext | None = None) -> Caller:
-        parts = urlsplit(url)
-        return cls(*await asyncio.open_connection(parts.hostname, parts.port, ssl=tls))
+    async def connect(
+        cls, url: str, tls: ssl.SSLContext | None = None, address: str | None = None
+    ) -> Caller:
+        """`address`: where it comes from."""
+        parts, near = urlsplit(url), None if address is None else (address, 0)
+        there = asyncio.open_connection(parts.hostname, parts.port, ssl=tls, local_addr=near)
+        return cls(*await there)
 
     async def send(self, raw: bytes) -> None:
         self.writer.write(raw)
