@@ -25,6 +25,7 @@ from proxy.limits.budgets import Budgets
 from proxy.limits.counts import LocalCounts
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.rules import Bill, Budget, Window
+from proxy.workers.boarding import Boarding
 from proxy.workers.companion import Companion, Meeting
 from proxy.workers.coordinator import Coordinator
 from proxy.workers.counting import Counting, TeamCounts
@@ -86,7 +87,11 @@ async def coordinate(meeting: Meeting, listener: socket.socket, data: Path) -> N
     await store.start()
     counts = LocalCounts("sliding", Budgets(SqliteLedger(data / "usage.db"), CLOCK), CLOCK)
     await counts.start()
-    for office in (Storing(store, coordinator.spread), Counting(counts, CLOCK), Cpu()):
+    for office in (
+        Storing(store, coordinator.spread, Boarding().holds),
+        Counting(counts, CLOCK),
+        Cpu(),
+    ):
         coordinator.add(office)
     await coordinator.serve(listener)
     await asyncio.Event().wait()

@@ -88,8 +88,9 @@ async def _keep(duty: Duty, coordinator: Coordinator, stack: contextlib.AsyncExi
     counts = LocalCounts(config.limits.window, Budgets(ledger, desk.clock), desk.clock)
     await counts.start()
     stack.push_async_callback(counts.stop)
-    coordinator.add(Storing(store, coordinator.spread))
-    coordinator.add(Boarding())
+    boarding = Boarding()
+    coordinator.add(boarding)
+    coordinator.add(Storing(store, coordinator.spread, boarding.holds))
     coordinator.add(Counting(counts, desk.clock))
 
 

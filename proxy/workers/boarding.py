@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
-from proxy.cache.commons import LANDED_SECONDS, LEASE_SECONDS, Boarded, Lost, Overtaken, Put, Wish
+from proxy.cache.commons import LANDED_SECONDS, Boarded, Fence, Lost, Put, Wish
 from proxy.workers.companion import Companion
 from proxy.workers.link import Away, Link, Refused, Verb
 
@@ -33,7 +32,6 @@ class Leading:
         self.newest = True
         self.over = False
         self.followers: dict[int, Link] = {}
-        self.storing: asyncio.Event | None = None  # set when its answer is stored
         self._room = room
         self._first = 0
         self._records: list[bytes] = []
@@ -65,8 +63,6 @@ class Leading:
     def close(self, landed: bool) -> None:
         """Nobody joins any more."""
         self.joined, self.landed = False, self.landed or landed
-        if self.storing is not None:
-            self.storing.set()
 
     def end(self) -> None:
         """Nothing more will be said."""
@@ -96,7 +92,6 @@ class Boarding:
         return {
             "board": self._board,
             "board_say": self._say,
-            "board_holds": self._holds,
             "board_close": self._close,
             "board_end": lambda _link, number: self._finish(self._all[number]),
             "board_hear": lambda _link, number, place: self._all[number].heard(place),
@@ -113,7 +108,14 @@ class Boarding:
                 leading.end()
                 self._drop(leading)
 
-    async def _board(self, link: Link, wish: Any) -> tuple[str, int, int]:
+    def holds(self, link: Link, number: int, key: bytes) -> bool:
+        """Whether a worker's leader of a key is the one that others join: it may store."""
+        leading = self._all.get(number)
+        if leading is None or leading.link is not link:
+            return False
+        return leading.newest and leading.key == key
+
+    def _board(self, link: Link, wish: Any) -> tuple[str, int, int]:
         """What the worker is, of which leader, and its place among those who follow."""
         key, at, after, joins, room, besides = wish
         found = self._current.get(key)
@@ -129,7 +131,6 @@ class Boarding:
         self._current[key] = self._all[leading.number] = leading
         if found is not None:
             found.newest = False
-            await _stored(found)
         return "lead", leading.number, 0
 
     def _say(self, _link: Link, number: int, record: bytes) -> bool:
@@ -139,12 +140,6 @@ class Boarding:
         if leading.followers:
             leading.say(record)
         return bool(leading.followers)
-
-    def _holds(self, _link: Link, number: int) -> bool:
-        leading = self._all[number]
-        if leading.newest and leading.storing is None and leading.joined:
-            leading.storing = asyncio.Event()
-        return leading.newest
 
     def _close(self, _link: Link, number: int, landed: bool) -> bool:
         leading = self._all[number]
@@ -177,13 +172,6 @@ class Boarding:
     def _drop(self, leading: Leading) -> None:
         self._uncover(leading)
         self._all.pop(leading.number, None)
-
-
-async def _stored(found: Leading) -> None:
-    """Until the one before, which was told that it may store its answer, has done so."""
-    if found.storing is not None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(found.storing.wait(), LEASE_SECONDS)
 
 
 class TeamCommons:
@@ -254,11 +242,8 @@ class Held:
             raise Lost from error
 
     async def keep(self, put: Put) -> bool:
-        """Stores its answer, unless another has taken its place; also where nobody can be asked."""
-        with suppress(Away, Refused):
-            if not await self._companion.ask("board_holds", self._number):
-                raise Overtaken
-        return await put(None)
+        """Stores its answer; the coordinator looks whether another has taken its place."""
+        return await put(Fence((), (self._number,)))
 
     async def close(self, landed: bool) -> bool:
         """Lets nobody join any more; whether there are followers."""

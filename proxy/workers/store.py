@@ -15,7 +15,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from proxy.cache.commons import Fence
+from proxy.cache.commons import Fence, Overtaken
 from proxy.cache.entry import (
     CacheStats,
     Entry,
@@ -44,6 +44,10 @@ UNKNOWN: Final = "unknown"
 
 given_of = attrgetter(*(field.name for field in fields(Entry)))
 """An entry as a plain tuple, to be sent."""
+
+
+What = tuple[tuple[Any, ...], int]
+"""An entry to be kept, and the number of its lease; 0: it has none."""
 
 
 class Remembering(Protocol):
@@ -180,39 +184,43 @@ class SharedStore:
         entry: Entry,
         select: Select,
         body: StoredBody,
-        fence: Fence | None = None,  # noqa: ARG002 - the coordinator was asked before
+        fence: Fence | None = None,
     ) -> None:
-        """Keeps an entry in place of those that would have answered its request."""
+        """Keeps an entry in place of those that would have answered its request; whose lease the
+        coordinator does not know any more is Overtaken."""
+        what = given_of(entry), 0 if fence is None else int(fence.values[0])
         sent = {vary: select(vary) for vary in {*self._met, entry.vary}}
         blocks = body.blocks(CHUNK)
         async with contextlib.aclosing(blocks):
             if entry.size <= CHUNK:
-                await self._put_small(entry, select, sent, await anext(blocks, b""))
+                kept = await self._put_small(what, select, sent, await anext(blocks, b""))
             else:
-                await self._put_large(entry, select, sent, blocks)
+                kept = await self._put_large(what, select, sent, blocks)
+        if not kept:
+            raise Overtaken
 
     async def _put_small(
-        self, entry: Entry, select: Select, sent: dict[bytes, bytes], octets: bytes
-    ) -> None:
-        given = given_of(entry)
-        while unknown := await self._ask("store_put", given, sent, octets):
+        self, what: What, select: Select, sent: dict[bytes, bytes], octets: bytes
+    ) -> bool:
+        while unknown := await self._ask("store_put", what, sent, octets):
             sent |= self._meet(select, unknown)
+        return unknown is not None
 
     async def _put_large(
         self,
-        entry: Entry,
+        what: What,
         select: Select,
         sent: dict[bytes, bytes],
         blocks: AsyncIterator[bytes],
-    ) -> None:
-        number, unknown = await self._ask("store_put_begin", given_of(entry), sent)
+    ) -> bool:
+        number, unknown = await self._ask("store_put_begin", what, sent)
         while unknown:
             sent |= self._meet(select, unknown)
-            number, unknown = await self._ask("store_put_begin", given_of(entry), sent)
+            number, unknown = await self._ask("store_put_begin", what, sent)
         try:
             async for block in blocks:
                 await self._ask("store_put_more", number, block)
-            await self._ask("store_put_end", number)
+            return bool(await self._ask("store_put_end", number))
         except BaseException:
             self._companion.tell("store_put_abort", number)
             raise

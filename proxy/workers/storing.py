@@ -9,16 +9,20 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
 
+from proxy.cache.commons import Overtaken
 from proxy.cache.entry import Entry, Found, Miss, SchemaTooNew, Store, StoredBody, StoreError
 from proxy.cache.key import Select
 from proxy.workers.link import Link, Verb
-from proxy.workers.store import UNKNOWN, given_of
+from proxy.workers.store import UNKNOWN, What, given_of
 from vault import Purge
 
 PATIENCE: Final = 10.0
 """So long the next piece of a large answer may take: others wait to be written behind it."""
 
 Spread = Callable[..., None]
+
+Holds = Callable[[Link, int, bytes], bool]
+"""Whether a worker still has a lease, by its number, for a key."""
 
 
 class _UnknownVary(Exception):
@@ -38,9 +42,10 @@ class _Reading(NamedTuple):
 class Storing:
     """An Office over a Store. `spread`: tells the other workers."""
 
-    def __init__(self, store: Store, spread: Spread) -> None:
+    def __init__(self, store: Store, spread: Spread, holds: Holds) -> None:
         self._store = store
         self._spread = spread
+        self._holds = holds
         self._numbers = count(1)
         self._reading: dict[int, _Reading] = {}
         self._uploads: dict[int, Upload] = {}
@@ -116,14 +121,22 @@ class Storing:
     # Writing.
 
     async def _put(
-        self, link: Link, given: tuple[Any, ...], sent: dict[bytes, bytes], octets: bytes
-    ) -> list[bytes]:
-        """Names that the worker has still to tell; none: it is written."""
-        entry = Entry(*given)
+        self, link: Link, what: What, sent: dict[bytes, bytes], octets: bytes
+    ) -> list[bytes] | None:
+        """Names that the worker has still to tell; none: it is written. None: it comes too late."""
+        entry, may = self._may(link, what)
         unknown = await self._unknown(entry, sent)
         if not unknown:
+            if not may():
+                return None
             await self._write(link, entry, sent, _Whole(octets))
         return unknown
+
+    def _may(self, link: Link, what: What) -> tuple[Entry, Callable[[], bool]]:
+        """What is to be kept, and whether it may: asked right before it waits in the order in which
+        answers are written, so that a later one is written later."""
+        entry, lease = Entry(*what[0]), what[1]
+        return entry, lambda: not lease or self._holds(link, lease, entry.key)
 
     async def _write(
         self, link: Link, entry: Entry, sent: dict[bytes, bytes], body: StoredBody
@@ -142,22 +155,27 @@ class Storing:
         await self._store.get(entry.key, meet, entry.made_at)
         return list(met)
 
-    async def _begin(self, link: Link, given: tuple[Any, ...], sent: dict[bytes, bytes]) -> Any:
-        entry = Entry(*given)
+    async def _begin(self, link: Link, what: What, sent: dict[bytes, bytes]) -> Any:
+        entry, may = self._may(link, what)
         unknown = await self._unknown(entry, sent)
         if unknown:
             return 0, unknown
         number = next(self._numbers)
-        self._uploads[number] = Upload(link, partial(self._write, link, entry, sent))
+        self._uploads[number] = Upload(link, may, partial(self._write, link, entry, sent))
         return number, []
 
     async def _add(self, _link: Link, number: int, octets: bytes) -> None:
         await self._uploads[number].add(octets)
 
-    async def _end(self, _link: Link, number: int) -> None:
+    async def _end(self, _link: Link, number: int) -> bool:
+        """Whether it is written."""
         upload = self._uploads.pop(number)
         await upload.add(b"")
-        await upload.writing
+        try:
+            await upload.writing
+        except Overtaken:
+            return False
+        return True
 
     def _abort(self, _link: Link, number: int) -> None:
         upload = self._uploads.pop(number, None)
@@ -171,8 +189,14 @@ class Storing:
 class Upload:
     """A large body on its way from a worker: a piece is taken when the one before is written."""
 
-    def __init__(self, link: Link, write: Callable[[Upload], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        may: Callable[[], bool],
+        write: Callable[[Upload], Coroutine[Any, Any, None]],
+    ) -> None:
         self.link = link
+        self._may = may
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self.writing = asyncio.create_task(write(self))
         self.writing.add_done_callback(_noticed)
@@ -202,8 +226,10 @@ class Upload:
             if octets is None:
                 raise StoreError("the worker has given the answer up")
             if not octets:
-                return
+                break
             yield octets
+        if not self._may():
+            raise Overtaken
 
 
 class _Whole(NamedTuple):

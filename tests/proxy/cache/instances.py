@@ -109,6 +109,11 @@ class Instances:
         for one in self.all:
             await patiently(lambda one=one: not one.bench.cache._flights.all())  # type: ignore[misc]
 
+    @property
+    def apart(self) -> int:
+        """How many answers two keep of one call that each has made for itself."""
+        return 2 if self[0].wire is None else 1
+
     async def kept(self) -> int:
         """How many answers are stored, wherever."""
         stores = [one.bench.store for one in self.all if one.wire is None or one is self[0]]

@@ -511,7 +511,7 @@ async def test_where_nobody_can_be_asked_each_calls_for_itself(several: Any) -> 
         exchange.play(Reply())
         assert (await first).body == (await other).body == b"hello"
         await two.landed()
-        assert await two.kept() == (2 if two[0].wire is None else 1)
+        assert await two.kept() == two.apart
         failing = two[0].bench.begin(GET)
         (await two[0].bench.upstream.next()).fail(UpstreamTimeout("No answer in time."))
         with pytest.raises(UpstreamTimeout):

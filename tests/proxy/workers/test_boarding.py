@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.cache.commons import Boarded, Lost, Wish
+from proxy.cache.commons import Boarded, Fence, Lost, Overtaken, Wish
+from proxy.cache.entry import Entry, Found
 from proxy.workers import boarding
 from proxy.workers.boarding import Boarding, TeamCommons
-from tests.proxy.cache.conftest import open_bench
+from proxy.workers.store import SharedStore
+from tests.proxy.cache.conftest import NOW, open_bench
 from tests.proxy.cache.instances import Instance, Instances
 from tests.proxy.cache.test_commons import (  # the same rules, tried over this
     test_a_cut_answer_is_cut_for_all,
@@ -30,6 +33,7 @@ from tests.proxy.cache.test_commons import (  # the same rules, tried over this
     test_where_nobody_can_be_asked_each_calls_for_itself,
     test_whoever_leads_alone_leaves_nothing_behind,
 )
+from tests.proxy.cache.test_fence import Body
 from tests.proxy.workers.conftest import Office, until
 
 __all__ = [
@@ -64,6 +68,11 @@ class Workers(Instances):
     """All of them, and where they meet."""
 
     boarding: Boarding = field(default_factory=Boarding)
+    store: Any = None
+    apart = 0  # who has lost the coordinator has lost the store
+
+    async def kept(self) -> int:
+        return int((await self.store.stats()).entries)
 
     async def followed(self, leader: int) -> None:
         wanted = self[leader].commons._wanted
@@ -84,9 +93,10 @@ def several(tmp_path: Path, office: Office) -> Any:
                 companion = office.worker()
                 commons = Worker(companion)
                 await companion.start()
-                opening = open_bench(tmp_path / str(number), commons=commons, **settings)
+                known = {"store": SharedStore(companion), "clock": office.clock, **settings}
+                opening = open_bench(tmp_path / str(number), commons=commons, **known)
                 made.append(Instance(await stack.enter_async_context(opening), commons, None))
-            yield Workers(made, boarding=office.boarding)
+            yield Workers(made, boarding=office.boarding, store=office.store)
 
     return opener
 
@@ -150,3 +160,58 @@ async def test_who_is_far_behind_hears_a_part_at_a_time(
     ]
     follow.leave()
     await lead.end()
+
+
+@dataclass
+class Writer:
+    """A worker that leads, and what it stores."""
+
+    store: SharedStore
+    lead: Any
+
+    async def keep(self, body: Body) -> bool:
+        return await self.lead.keep(partial(self._put, body))
+
+    async def _put(self, body: Body, fence: Fence | None) -> bool:
+        times = NOW, NOW, NOW + 10
+        entry = Entry(b"k", b"", b"", "t", "s", *times, 200, (), len(body.octets))
+        await self.store.put(entry, lambda _vary: b"", body, fence)
+        return True
+
+
+async def a_writer(office: Office) -> Writer:
+    companion = office.worker()
+    await companion.start()
+    lead = (await TeamCommons(companion).board(replace(a_wish(), joins=False))).lead
+    return Writer(SharedStore(companion), lead)
+
+
+@pytest.mark.parametrize("size", [10, 600_000])
+async def test_a_worker_that_stood_still_while_it_stored_stores_nothing(
+    office: Office, size: int
+) -> None:
+    """The coordinator looks at its lease when it has all of its answer; a later one stays."""
+    first, frozen = await a_writer(office), Body(b"1" * size, frozen=True)
+    late = asyncio.create_task(first.keep(frozen))
+    await frozen.stands.wait()
+    later = await a_writer(office)
+    storing = asyncio.create_task(later.keep(Body(b"2")))
+    frozen.goes_on.set()
+    with pytest.raises(Overtaken):
+        await late
+    assert await storing
+    found = await first.store.get(b"k", lambda _vary: b"", NOW)
+    assert isinstance(found, Found)
+    assert found.body == b"2"
+    assert (await office.store.stats()).entries == 1
+
+
+async def test_a_worker_that_lost_its_lease_with_the_coordinator_stores_nothing(
+    office: Office,
+) -> None:
+    """The next one does not know who led."""
+    one = await a_writer(office)
+    await office.gone()
+    await office.back()
+    with pytest.raises(Overtaken):
+        await one.keep(Body(b"1"))
