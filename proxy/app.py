@@ -25,6 +25,7 @@ from proxy.admin.seen import Seen, share
 from proxy.admin.session import Sessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
+from proxy.carrying import Carrying
 from proxy.causes import frames, lineage
 from proxy.clock import Clock
 from proxy.config import Config
@@ -248,7 +249,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources, team), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    others = (rounds if around.leads else None, usage, tracing, team, seen.passed)
+    carrying = _carrying(config, around) if around.leads else None
+    others = (rounds if around.leads else None, usage, carrying, tracing, team, seen.passed)
     lasting = (*way.lasting, *(one for one in others if one is not None))
     changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen, apart, lasting)
@@ -339,6 +341,11 @@ def _usage(config: Config, prices: Prices, around: Surroundings) -> Usage | None
     url = config.vault.url
     store = usage_store(around.data, None if url is None else url.text)
     return Usage(store, prices, around.clock, UsageSettings(**kept))
+
+
+def _carrying(config: Config, around: Surroundings) -> Carrying | None:
+    url = config.vault.url
+    return None if url is None else Carrying(around.data / "usage.db", url.text)
 
 
 def _tracing(config: Config) -> Tracing | None:

@@ -9,10 +9,10 @@ outlast a transaction, so that a pooler may stand between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 Connection = Any
@@ -20,6 +20,16 @@ Connection = Any
 
 Prepare = Callable[[Connection], Awaitable[None]]
 """What is done first on a new connection."""
+
+
+class Freight(NamedTuple):
+    """What a room had in a SQLite file: the question for its rows, in an order that lasts, and how
+    some of them are added to those of all. `prepare`: makes the tables."""
+
+    rows: str
+    add: Callable[[Connection, Sequence[Any]], Awaitable[None]]
+    prepare: Prepare
+
 
 CONNECT_SECONDS: Final = 3.0
 DEADLINE_SECONDS: Final = 10.0
@@ -97,10 +107,10 @@ class Line:
 
 class Once:
     """Numbers what one writer does. What it tries again has the number that it had before; two
-    writers never share a name."""
+    writers never share a name, unless they do the same."""
 
-    def __init__(self) -> None:
-        self.writer = token_hex(16)
+    def __init__(self, writer: str | None = None) -> None:
+        self.writer = writer or token_hex(16)
         self.number = 1
 
     async def claim(self, connection: Connection) -> bool:

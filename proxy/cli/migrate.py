@@ -57,7 +57,8 @@ def migrate(desk: Desk, to: str | None, as_json: bool) -> None:
         "rows": {str(name): count for name, count in moved.rows.items()},
     }
     sentence = f"the vault is in {moved.entered} now ({told}), and no longer in {moved.left}"
-    show_done(f"{sentence}; {_next(place)}", {**facts, "vault.url": place.setting}, as_json)
+    facts = {**facts, "vault.url": place.setting}
+    show_done(f"{sentence}; {_next(place)}{_of_usage(desk, moved, place)}", facts, as_json)
 
 
 async def _moved(desk: Desk, place: _Place) -> Moved:
@@ -93,6 +94,15 @@ def _setting(to: str | None) -> str:
         return "${NAME}  # or file:PATH: where the URL is that you gave"
     name = to.removeprefix("file:")
     return to if name == to else f"file:{Path(name).expanduser().absolute()}"
+
+
+def _of_usage(desk: Desk, moved: Moved, place: _Place) -> str:
+    """Where it is to be found; what a server still writes goes with it."""
+    if place.setting is None:
+        return f"\n\nusage stays in {moved.left}, and begins anew in usage.db"
+    if (file := desk.data / "usage.db").exists():
+        return f"\n\nthe first server that starts with it takes the usage of {file} over"
+    return ""
 
 
 def _next(place: _Place) -> str:

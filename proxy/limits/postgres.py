@@ -4,10 +4,10 @@ instance learns what the others have added for those that it counts."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from proxy.database import Connection, DatabaseGone, Line, Once, make_tables
+from proxy.database import Connection, DatabaseGone, Freight, Line, Once, make_tables
 from proxy.limits.notes import Counts, Notes
 
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
@@ -81,3 +81,13 @@ class PostgresLedger:
 
 async def _prepare(connection: Connection) -> None:
     await make_tables(connection, _TABLE, _FORGET)
+
+
+async def _add(connection: Connection, rows: Sequence[Any]) -> None:
+    await connection.execute(_ADD, *map(list, zip(*rows, strict=True)))
+
+
+FREIGHT: Final = Freight(
+    "SELECT subject, month, calls FROM budgets ORDER BY month, subject", _add, _prepare
+)
+"""What stands in a file."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from proxy.database import Connection, make_tables
+from proxy.database import Connection, Freight, make_tables
 from proxy.usage.questions import ADDED, OWNER
 from proxy.usage.store import DAY, HOUR, CallRow, UsageTooNew
 
@@ -59,18 +60,21 @@ _TOGETHER: Final = {
 }
 _STEPS: Final = f"(VALUES ({HOUR}), ({DAY})) AS steps (step)"
 _START: Final = "CAST(floor(began / step) AS bigint) * step"
+_NUMBERS: Final = ", ".join(ADDED)
+_ONTO_SUMS: Final = f"""ON CONFLICT ({_PLACE}) DO UPDATE
+    SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}"""  # noqa: S608
+_ONTO_LATENCIES: Final = f"""ON CONFLICT ({_PLACE}, bucket) DO UPDATE
+    SET calls = usage_latencies.calls + excluded.calls"""  # noqa: S608
 ADD: Final = (
     f"INSERT INTO usage_calls ({_COLUMNS}) SELECT {_COLUMNS} FROM {GATHERED}",  # noqa: S608
-    f"""INSERT INTO usage_sums ({_PLACE}, {", ".join(ADDED)})
+    f"""INSERT INTO usage_sums ({_PLACE}, {_NUMBERS})
         SELECT step, {_START}, {_GROUP}, {", ".join(ADDED.values())} FROM {GATHERED}, {_STEPS}
         GROUP BY step, {_START}, {_GROUP} ORDER BY step, {_START}, {_GROUP}
-        ON CONFLICT ({_PLACE}) DO UPDATE
-        SET {", ".join(f"{name} = {how}" for name, how in _TOGETHER.items())}""",  # noqa: S608
+        {_ONTO_SUMS}""",  # noqa: S608
     f"""INSERT INTO usage_latencies ({_PLACE}, bucket, calls)
         SELECT step, {_START}, {_GROUP}, bucket, count(*) FROM {GATHERED}, {_STEPS}
         GROUP BY step, {_START}, {_GROUP}, bucket ORDER BY step, {_START}, {_GROUP}, bucket
-        ON CONFLICT ({_PLACE}, bucket) DO UPDATE
-        SET calls = usage_latencies.calls + excluded.calls""",  # noqa: S608
+        {_ONTO_LATENCIES}""",  # noqa: S608
 )
 """What a batch does, in this order: rows that all instances add to are locked last, and sorted."""
 
@@ -92,3 +96,39 @@ async def version_of(connection: Connection) -> int:
             " upgrade keyrelay, or name another database in vault.url"
         )
     return version
+
+
+def _values(count: int) -> str:
+    return ", ".join(f"${number + 1}" for number in range(count))
+
+
+_LATENCY: Final = f"{_PLACE}, bucket, calls"
+_PLACES: Final = 2 + len(OWNER)
+_ADD_SUM: Final = f"""INSERT INTO usage_sums ({_PLACE}, {_NUMBERS})
+    VALUES ({_values(_PLACES + len(ADDED))}) {_ONTO_SUMS}"""  # noqa: S608
+_ADD_LATENCY: Final = f"""INSERT INTO usage_latencies ({_LATENCY})
+    VALUES ({_values(_PLACES + 2)}) {_ONTO_LATENCIES}"""  # noqa: S608
+
+
+async def _add_sums(connection: Connection, rows: Sequence[Any]) -> None:
+    await connection.executemany(_ADD_SUM, rows)
+
+
+async def _add_latencies(connection: Connection, rows: Sequence[Any]) -> None:
+    await connection.executemany(_ADD_LATENCY, rows)
+
+
+async def _add_calls(connection: Connection, rows: Sequence[Any]) -> None:
+    await connection.copy_records_to_table("usage_calls", records=rows, columns=CallRow._fields)
+
+
+FREIGHT: Final = (
+    Freight(f"SELECT {_PLACE}, {_NUMBERS} FROM sums ORDER BY {_PLACE}", _add_sums, prepare),  # noqa: S608
+    Freight(
+        f"SELECT {_LATENCY} FROM latencies ORDER BY {_PLACE}, bucket",  # noqa: S608
+        _add_latencies,
+        prepare,
+    ),
+    Freight(f"SELECT {_COLUMNS} FROM calls ORDER BY id", _add_calls, prepare),  # noqa: S608
+)
+"""What stands in a file, in the order in which all who add here lock what they add to."""
