@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     from proxy.cli.team import Post
 
 SWITCH_SECONDS = 0.0005  # so long may a thread that writes usage hold calls up
-COLLECT_AFTER = (20_000, 20, 20)
-"""Young objects until the collector looks; a call makes hundreds that die by themselves."""
+COLLECT_AFTER = (4_000, 100, 20)
+"""Young objects until the collector looks; a call makes hundreds that die by themselves. Those of a
+crowd live: to look at many thousands of them at once would keep everybody else waiting."""
 _DEMO_PORT = 8001
 _FILE = click.Path(path_type=Path)
 LOOK_SECONDS = 0.5
