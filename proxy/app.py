@@ -249,9 +249,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     apart = {"metrics": listener_app(sources, team), "admin": _pages((*ROUTES, *administering))}
     reloading = Reloading(around.files, config, vault, known)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
-    carrying = _carrying(config, around) if around.leads else None
-    others = (rounds if around.leads else None, usage, carrying, tracing, team, seen.passed)
-    lasting = (*way.lasting, *(one for one in others if one is not None))
+    others = (one for one in (usage, tracing, team, seen.passed) if one is not None)
+    lasting = (*way.lasting, *_leading(config, rounds, around), *others)
     changes = Changes(vault, way, reloading, outage)
     parts = Parts(way.cache, way.transport, changes, ward.readiness, seen, apart, lasting)
     return Relay(endpoint, _pages(routes), parts)
@@ -343,9 +342,12 @@ def _usage(config: Config, prices: Prices, around: Surroundings) -> Usage | None
     return Usage(store, prices, around.clock, UsageSettings(**kept))
 
 
-def _carrying(config: Config, around: Surroundings) -> Carrying | None:
+def _leading(config: Config, rounds: Rounds, around: Surroundings) -> tuple[Lasting, ...]:
+    """What one of several workers does for all."""
+    if not around.leads:
+        return ()
     url = config.vault.url
-    return None if url is None else Carrying(around.data / "usage.db", url.text)
+    return (rounds,) if url is None else (rounds, Carrying(around.data / "usage.db", url.text))
 
 
 def _tracing(config: Config) -> Tracing | None:

@@ -51,13 +51,13 @@ def migrate(desk: Desk, to: str | None, as_json: bool) -> None:
     place = _place(desk, to)
     moved = asyncio.run(_moved(desk, place))
     told = ", ".join(f"{moved.rows[name]} {name}" for name in _TABLES)
-    facts = {
+    facts: dict[str, object] = {
         "from": moved.left,
         "to": moved.entered,
         "rows": {str(name): count for name, count in moved.rows.items()},
+        "vault.url": place.setting,
     }
     sentence = f"the vault is in {moved.entered} now ({told}), and no longer in {moved.left}"
-    facts = {**facts, "vault.url": place.setting}
     show_done(f"{sentence}; {_next(place)}{_of_usage(desk, moved, place)}", facts, as_json)
 
 
