@@ -304,6 +304,7 @@ class Core:
             moment.refused = error
             raise
         moment.point, moment.refused = point_of(state), None
+        await self._advance(state)  # what was heard of is not unheard by a start
         return True
 
     async def data_key(self, purpose: str) -> DataKey:

@@ -266,6 +266,23 @@ async def test_each_instance_has_an_anchor_of_its_own(
             await open_vault(one, {}, clock, url=url_of(data))
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])
+async def test_an_instance_that_only_listens_refuses_an_older_database_as_well(
+    vault: Vault, data: Path, clock: FakeClock, tmp_path: Path
+) -> None:
+    """What it has heard of is what it has seen: also when it starts again in between."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    listens = await open_vault(other, {}, clock, url=url_of(data))
+    old = rows(data, "SELECT * FROM vault_state")
+    await vault.put_key(new_key())
+    assert await listens.refresh()
+    await listens.close()
+    rows(data, "DELETE FROM vault_state")
+    rows(data, f"INSERT INTO vault_state VALUES ({', '.join('?' * len(old[0]))})", *old[0])
+    with pytest.raises(RolledBack, match="is an older one"):
+        await open_vault(other, {}, clock, url=url_of(data))
+
+
 async def test_nobody_waits_for_a_server_that_is_gone(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
