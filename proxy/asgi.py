@@ -134,7 +134,7 @@ class ProxyEndpoint:
             _log.debug("the caller hung up", extra={"id": reply.id})
         except asyncio.CancelledError:  # only the end of the server cancels what is still wanted
             stopping = Unavailable("keyrelay is stopping; try again.", retry_after=1)
-            await reply.fail(stopping, notes.account.standing)
+            await reply.fail(stopping, notes.account.standing, waits=False)
         except RelayError as error:
             await reply.fail(error, notes.account.standing)
         except Exception as error:

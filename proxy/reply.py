@@ -165,14 +165,15 @@ class Reply:
         length = None if status == 204 else len(body)
         self.wire.whole(status, head, length, body)
 
-    async def fail(self, error: RelayError, standing: bytes) -> None:
-        """The error as a response; after the start the transfer is broken instead."""
+    async def fail(self, error: RelayError, standing: bytes, *, waits: bool = True) -> None:
+        """The error as a response; after the start the transfer is broken instead, and where that
+        `waits` for nobody to read what was sent before."""
         self.code, self.why = error.code, error.why
         if error.status >= 500:
             cause = f": {lineage(error.__cause__)}" if error.__cause__ else ""
             _log.warning("%s%s", error.code, cause, extra={"id": self.id})
-        if self.status:
-            self.cut = True
+        if self.status or (self.stalled and not waits):
+            self.cut = bool(self.status)
             self.wire.abort()
             return
         path = self.wire.target.partition(b"?")[0]

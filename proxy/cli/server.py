@@ -25,6 +25,9 @@ WAITS = Waits()
 GRACE_SECONDS = 10.0
 """How long calls in flight may take to end when the server is told to stop."""
 
+LAST_SECONDS = 1.0
+"""How long they may take to end once they are cut, and again without their connections."""
+
 _LOOK_SECONDS = 0.05
 
 _log = logging.getLogger("keyrelay")
@@ -118,12 +121,22 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
     async def end_calls(self) -> None:
-        """Ends the calls that are still in flight; each one tells its caller. None begins."""
+        """Ends the calls that are still in flight; each one tells its caller. None begins. One that
+        does not end loses its connection, and is waited for no more."""
         self._door.turns.give_up()
-        calls = list(self.server_state.tasks)
-        for call in calls:
+        for call in self.server_state.tasks:
             call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        if await self._last():
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, OrderlyProtocol):
+                    connection.transport.abort()
+            if count := await self._last():
+                _log.error("calls that do not end: %d", count)
+
+    async def _last(self) -> int:
+        """How many there are still, a moment later."""
+        calls = list(self.server_state.tasks)
+        return len((await asyncio.wait(calls, timeout=LAST_SECONDS))[1]) if calls else 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

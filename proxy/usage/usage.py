@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.record import CallRecord, Tokens
+from proxy.record import CallRecord, Meter, Tokens
 from proxy.usage.latency import bucket
 from proxy.usage.prices import Prices
 from proxy.usage.steady import SteadyTime
@@ -46,6 +47,9 @@ than it takes within its time."""
 
 READERS: Final = 2
 """Threads for who asks: much of that must not take those in which names are looked up for calls."""
+
+LAST_SECONDS: Final = 2.0
+"""For how long answers are read once the server ends; of what is left only the calls count."""
 
 MOST_HELD: Final = 64 * 2**20
 """Octets of answers that wait for their tokens to be read; above it they are not."""
@@ -95,6 +99,8 @@ class Usage:
         self._rows: list[CallRow] = []  # these two are the writing thread's own, but for their
         self._tried: list[CallRow] = []  # lengths
         self._failing = False
+        self._unread = 0
+        self._reads_until = inf
         self._told_lost = 0
         self._writing_on: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyrelay-usage")
@@ -120,7 +126,8 @@ class Usage:
         self._writing_on = asyncio.create_task(self._write_on())
 
     async def stop(self) -> None:
-        """Writes what waits, and closes the store."""
+        """Writes what waits, and closes the store; bombs among answers don't hold it up."""
+        self._reads_until = self._clock.monotonic() + LAST_SECONDS
         if self._writing_on is not None:
             self._writing_on.cancel()
             with suppress(asyncio.CancelledError):
@@ -222,6 +229,8 @@ class Usage:
             _log.error("old usage could not be taken away: %s", type(error).__name__)
 
     def _end(self) -> None:
+        if self._unread:
+            _log.warning("the server ends: tokens of %d calls are not counted", self._unread)
         if left := len(self._tried) + len(self._rows):
             self._lose(left, "the last calls could not be written")
         self._store.close()
@@ -245,7 +254,7 @@ class Usage:
         self._told_lost = self.lost
 
     def _row(self, record: CallRecord) -> CallRow:
-        tokens = record.meter.tokens() if record.meter is not None else None
+        tokens = self._tokens(record.meter) if record.meter is not None else None
         price = self.prices.cost(tokens) if tokens is not None else None
         hit, joined = record.verdict == "hit", record.verdict == "collapsed"
         spared = hit or joined
@@ -261,6 +270,12 @@ class Usage:
             None if price is None else price if spared else 0.0,
             bucket(record.seconds),
         )
+
+    def _tokens(self, meter: Meter) -> Tokens | None:
+        if self._clock.monotonic() < self._reads_until:
+            return meter.tokens()
+        self._unread += 1
+        return None
 
 
 def _went(record: CallRecord) -> bool:

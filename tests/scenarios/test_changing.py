@@ -187,6 +187,16 @@ async def calling(server: Served, origin: Origin, token: str) -> AsyncIterator[C
         await caller.close()
 
 
+async def busy(server: Served, bearer: tuple[str, str]) -> None:
+    """Until a call is being answered for a while."""
+    seen = 0
+    async with asyncio.timeout(20):
+        while seen < 5:
+            await asyncio.sleep(0.1)
+            told = (await call(server.url, "GET", "/health", bearer)).json()
+            seen = seen + 1 if told["calls_in_flight"] else 0
+
+
 async def refuses(server: Served) -> None:
     """Until nobody is accepted any more."""
     async with asyncio.timeout(20):
@@ -243,6 +253,25 @@ async def test_who_is_still_served_at_the_deadline_is_cut_and_counted(
     assert server.said[-1] == "keyrelay has stopped; 2 calls in flight were cut\n"
     assert "calls in flight were cut: 2" in "".join(server.said)
     assert "Traceback" not in "".join(server.said)
+
+
+async def test_who_does_not_read_keeps_no_server_from_ending(data: Path, origin: Origin) -> None:
+    """Not even by a call behind answers that it lets lie: what it is told waits for nobody."""
+    await keyrelay(data, "init")
+    configure(data, origin, "${FIRST}", "server: {shutdown_grace: 0.3s}\n")
+    issued = await keyrelay(data, "token", "issue", "ada", "--role", "admin", **KEYS)
+    bearer = ("Authorization", f"Bearer {issued.out.strip()}")
+    kept = "/proxy/openai/cache=4102444800/-/v1/large"
+    origin.answer_with(reply(200, [], b"x" * 900_000))
+    async with served(data, **KEYS) as server:
+        deaf = await Caller.connect(server.url)
+        for _ in range(8):  # more than sockets hold
+            await deaf.request("GET", kept, bearer)
+        await busy(server, bearer)
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(server.process.wait(), 20) == 0
+        deaf.writer.transport.abort()
+    assert server.said[-1] == "keyrelay has stopped; 1 call in flight was cut\n"
 
 
 async def test_a_page_in_flight_at_the_deadline_is_told_so(data: Path, origin: Origin) -> None:

@@ -19,7 +19,9 @@ from proxy.usage import (
     Price,
     Prices,
     SqliteUsage,
+    Usage,
     UsageError,
+    UsageSettings,
     UsageStore,
     UsageTooNew,
     Which,
@@ -28,6 +30,7 @@ from proxy.usage import usage as module
 from proxy.usage.store import DAY, Keep, Order, Part
 from proxy.usage.sums import Sums, document
 from tests.proxy.usage.conftest import NOON, a_record, a_usage
+from tests.support.clock import FakeClock
 
 EVER = Which(0, 2 * NOON)
 
@@ -306,6 +309,25 @@ async def test_answers_that_take_too_much_memory_are_not_read(
     records = [a_record(meter=Told(tokens, size=40)) for _ in range(4)]
     rows = await rows_of(*records)
     assert [row.tokens_input for row in rows] == [3, 3, 0, 0]
+
+
+async def test_the_end_of_the_server_waits_for_no_long_reading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Bombs, one after the other: every call is counted, those that were late without tokens."""
+    store, clock = Stubborn(), FakeClock(NOON)
+    usage = Usage(store, Prices({}), clock, UsageSettings())
+
+    class Slow(Told):
+        def tokens(self) -> Tokens | None:
+            clock.advance(module.LAST_SECONDS * 0.6)
+            return super().tokens()
+
+    for _ in range(5):
+        usage.note(a_record(meter=Slow(Tokens("m", 3, 4))))
+    await usage.stop()
+    assert [row.tokens_input for row in store.written] == [3, 3, 0, 0, 0]
+    assert caplog.messages == ["the server ends: tokens of 3 calls are not counted"]
 
 
 async def test_a_newer_file_stops_the_start(tmp_path: Path) -> None:
