@@ -16,9 +16,12 @@ from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, first_of, siz
 from tests.attack.outcome import Outcome, Row
 from tests.attack.soak import Sample
 
+NOT_YET: tuple[str, ...] = ("faults", "broken", "shelves", "fleet")
+"""Campaigns that the README's table has no row of; nothing stands here once all have run."""
+
 ROWS = [
-    Row("2", 1.5, Outcome("one", 10_000, "calls", 0, "all whole")),
-    Row("9", 0.0, Outcome("other", 3, "kills", 1, faults=("a3: lost",))),
+    Row("upstreams", "2", 1.5, Outcome("one", 10_000, "calls", 0, "all whole")),
+    Row("crashes", "9", 0.0, Outcome("other", 3, "kills", 1, faults=("a3: lost",))),
 ]
 
 
@@ -105,6 +108,16 @@ def test_the_table_is_read_as_it_was_written() -> None:
     assert "| 2 | one | 10,000 calls | 0 | all whole | 1.5 |" in shown.markdown(ROWS)
 
 
+def test_a_run_takes_the_place_of_what_its_campaigns_had() -> None:
+    """All rows of those and no others; by points, and within one as the campaigns stand."""
+    soaked = Row("soak", "10", 1.0, Outcome("soak", 1, "calls", 0))
+    crowd = soaked._replace(campaign="callers")
+    again = ROWS[1]._replace(outcome=ROWS[1].outcome._replace(attack="another"))
+    kept = [*ROWS, soaked]
+    assert shown.merged(kept, [again, crowd]) == [ROWS[0], again, crowd, soaked]
+    assert shown.merged(kept, []) == kept
+
+
 def test_a_page_is_filled_between_its_marks_again_and_again() -> None:
     """Whatever stood there is gone, what stands around stays."""
     page = f"above\n{shown.BEGIN}old\n{shown.END}below\n"
@@ -152,5 +165,12 @@ def test_the_readme_shows_the_kept_figures() -> None:
     rows = shown.read(shown.KEPT.read_text())
     assert shown.filled(shown.README.read_text(), rows) == shown.README.read_text()
     assert [row for row in rows if row.outcome.found or not row.outcome.count] == []
-    assert {row.point for row in rows} <= {one.point for one in CAMPAIGNS.values()}
+    assert [row for row in rows if row.point != CAMPAIGNS[row.campaign].point] == []
     assert rows == sorted(rows, key=shown.order)
+
+
+def test_every_campaign_has_rows_in_the_table() -> None:
+    """But for those that wait for their first run."""
+    there = {row.campaign for row in shown.read(shown.KEPT.read_text())}
+    assert there.isdisjoint(NOT_YET)
+    assert there.union(NOT_YET) == set(CAMPAIGNS)

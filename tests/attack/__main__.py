@@ -1,7 +1,8 @@
 """Runs the campaigns one after the other and prints one table: `make attack`.
 
 `tests/attack/campaigns.py` says which there are, how to add one and how to choose.
-The table is in `build/attack.json` too; `python -m tests.attack.shown` puts it into the README.
+The table is in `build/attack.json` too; `python -m tests.attack.shown build/attack.json` puts its
+rows into the README, in the place of those that the same campaigns had there.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ def rows_of(name: str, sizes: Sizes) -> list[Row]:
         lines = out.read_text().splitlines() if out.exists() else []
     point = CAMPAIGNS[name].point
     rows = [
-        Row(point, round(seconds, 1), Outcome(*told)) for seconds, told in map(json.loads, lines)
+        Row(name, point, round(seconds, 1), Outcome(*told))
+        for seconds, told in map(json.loads, lines)
     ]
     last = broken_off(name, f"its process ended with {code}")
     told = any(row.outcome.attack == last.attack for row in rows)
     if (code or not rows) and not told:
-        rows.append(Row(point, round(time.perf_counter() - began, 1), last))
+        rows.append(Row(name, point, round(time.perf_counter() - began, 1), last))
     return rows
 
 

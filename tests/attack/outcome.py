@@ -18,8 +18,10 @@ class Outcome(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An outcome in the table: to which point of the promise it belongs, and how long it took."""
+    """An outcome in the table: of which campaign it is, to which point of the promise that belongs,
+    and how long it took."""
 
+    campaign: str
     point: str
     seconds: float
     outcome: Outcome

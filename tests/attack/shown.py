@@ -1,7 +1,10 @@
 """The table of `make attack`, on a terminal and in the README.
 
-python -m tests.attack.shown                     the README shows docs/attack.json
-python -m tests.attack.shown build/attack.json   takes the figures of a run, or several, first
+    python -m tests.attack.shown                     the README shows docs/attack.json
+    python -m tests.attack.shown build/attack.json   takes the figures of a run, or several, first
+
+A run's rows take the place of all that the same campaigns had in docs/attack.json; those of other
+campaigns stay. So one campaign can be run again and shown without the rest, whole or broken off.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.attack.campaigns import CAMPAIGNS
 from tests.attack.outcome import Outcome, Row
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -29,9 +33,16 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.point, one.attack, tried, str(one.found), one.told, f"{row.seconds:,.1f}")
 
 
-def order(row: Row) -> list[int]:
-    """By the numbers of the point."""
-    return [int(number) for number in row.point.split(", ")]
+def order(row: Row) -> tuple[list[int], int]:
+    """By the numbers of the point, and within one as `make attack` goes through them."""
+    numbers = [int(number) for number in row.point.split(", ")]
+    return numbers, list(CAMPAIGNS).index(row.campaign)
+
+
+def merged(kept: Sequence[Row], run: Sequence[Row]) -> list[Row]:
+    """A run's rows in the place of those that its campaigns had; all in order."""
+    again = {row.campaign for row in run}
+    return sorted([*(row for row in kept if row.campaign not in again), *run], key=order)
 
 
 def in_table(row: Row) -> list[str]:
@@ -62,18 +73,19 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def document(rows: Sequence[Row]) -> str:
     """As JSON, a member for each figure."""
-    told = [{"point": row.point, "seconds": row.seconds, **row.outcome._asdict()} for row in rows]
+    told = [{**row._asdict(), **row.outcome._asdict()} for row in rows]
+    for one in told:
+        del one["outcome"]
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
 def read(text: str) -> list[Row]:
     """The rows of such a document."""
-    return [
-        Row(
-            one.pop("point"), one.pop("seconds"), Outcome(**{**one, "faults": tuple(one["faults"])})
-        )
-        for one in json.loads(text)
-    ]
+    rows = []
+    for one in json.loads(text):
+        which = one.pop("campaign"), one.pop("point"), one.pop("seconds")
+        rows.append(Row(*which, Outcome(**{**one, "faults": tuple(one["faults"])})))
+    return rows
 
 
 def filled(page: str, rows: Sequence[Row]) -> str:
@@ -84,7 +96,7 @@ def filled(page: str, rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        texts = [Path(name).read_text() for name in sys.argv[1:]]
-        KEPT.write_text(document(sorted((row for text in texts for row in read(text)), key=order)))
+    for name in sys.argv[1:]:
+        now = read(KEPT.read_text())
+        KEPT.write_text(document(merged(now, read(Path(name).read_text()))))
     README.write_text(filled(README.read_text(), read(KEPT.read_text())))
