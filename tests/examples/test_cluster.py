@@ -109,13 +109,13 @@ def test_a_member_that_is_none_would_be_found() -> None:
 
 
 def test_probes_ask_what_is_there() -> None:
-    """Whether it lives, and whether it is ready: a lost engine ends no process."""
+    """Ready once, then alive: a lost engine ends no process, and bars no seen caller."""
     probes = {
         name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
     }
     assert {probe["port"] for probe in probes.values()} == {"http"}
     asked = [probes[name]["path"] for name in ("startup", "liveness", "readiness")]
-    assert asked == ["/health/live", "/health/live", "/health/ready"]
+    assert asked == ["/health/ready", "/health/live", "/health/live"]
 
 
 # The settings.
