@@ -97,7 +97,8 @@ class Lead(Protocol):
 
     async def close(self, landed: bool) -> bool:
         """Lets nobody join any more; `landed`: the answer has been stored. Whether there are
-        followers: if not, it is over, and `end` is not needed. May be called again."""
+        followers: if not, it is over, and `end` is not needed. May be called again, and asks
+        nothing where the store has closed it."""
         ...
 
     async def end(self) -> None:
