@@ -22,19 +22,15 @@ def _soon(what: Begin) -> None:
 class FairTurns:
     """Those of one server. A call that may begin at once `take`s a place; one that may not `wait`s,
     and has a place when it is called. A place is given back, once, by `ran`: by a call in its first
-    step. `soon`: has something done in the loop's next turn.
+    step. `soon`: has something done in the loop's next turn. `crowded`: who comes now has to wait.
     """
 
     def __init__(self, at_once: int = AT_ONCE, soon: Callable[[Begin], None] = _soon) -> None:
+        self.crowded = False
         self._left = at_once
         self._soon = soon
         self._due = False
         self._queues: OrderedDict[str, OrderedDict[Hashable, Begin]] = OrderedDict()
-
-    @property
-    def crowded(self) -> bool:
-        """Whether who comes now has to wait."""
-        return not self._left or bool(self._queues)
 
     @property
     def waiting(self) -> int:
@@ -43,15 +39,19 @@ class FairTurns:
 
     def take(self) -> bool:
         """A place, where there is one that nobody waits for."""
-        if self._left and not self._queues:
-            self._left -= 1
-            return True
-        return False
+        if self.crowded:
+            return False
+        self._left -= 1
+        if not self._left:
+            self.crowded = True
+        return True
 
     def ran(self) -> None:
         """A place is given back."""
         self._left += 1
-        if self._queues and not self._due:
+        if not self._queues:
+            self.crowded = False
+        elif not self._due:
             self._due = True
             self._soon(self._call_next)
 
@@ -72,13 +72,17 @@ class FairTurns:
     def give_up(self) -> None:
         """Nobody who waits is called any more."""
         self._queues.clear()
+        self.crowded = not self._left
 
     def _call_next(self) -> None:
         self._due = False
-        while self._left and self._queues:
+        for _ in range(self._left):
+            if not self._queues:
+                break
             whose, queue = self._queues.popitem(last=False)
             _, begin = queue.popitem(last=False)
             if queue:
                 self._queues[whose] = queue  # behind all others
             self._left -= 1
             begin()
+        self.crowded = bool(self._queues) or not self._left

@@ -19,16 +19,18 @@ class OrderlyProtocol(ShortcutProtocol):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._turns = self._door.turns
-        self._put_off = False  # octets wait, and no call does
+        self._put_off = b""
         self._placed = False
 
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
-        if self._put_off:  # what fits into one read is enough to wait with
-            self.flow.pause_reading()
+        if not self._turns.crowded:
             super().data_received(data)
-        elif self._turns.crowded and self.is_at_rest and not self._speaks_for_others:
-            self._put_off, self._unread = True, memoryview(data)
+        elif self._put_off:  # what fits into one read is enough to wait with
+            self._put_off += data
+            self.flow.pause_reading()
+        elif self.is_at_rest and not self._speaks_for_others:
+            self._put_off = data
             self._turns.wait(self._whose, self, self._come)
         else:
             super().data_received(data)
@@ -43,10 +45,10 @@ class OrderlyProtocol(ShortcutProtocol):
             self._turns.ran()
 
     def _read_now(self) -> None:
-        octets, self._unread = bytes(self._unread), memoryview(b"")
-        self._put_off = False
+        octets, self._put_off = self._put_off, b""
         if not self.transport.is_closing():
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
             super().data_received(octets)
 
     def _start_asgi_task(self, cycle: RelayCycle, app: Any) -> None:  # type: ignore[override]

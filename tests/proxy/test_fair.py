@@ -111,6 +111,7 @@ def test_whatever_comes_all_begin_a_few_in_each_turn_and_nobody_behind_a_crowd(
         else:
             assert loop.turn() <= MOST
         assert loop.turns.waiting == len(loop.waiting)
+        assert loop.turns.crowded or not loop.waiting
     while loop.due:
         assert loop.turn() <= MOST
     assert sorted(loop.begun, key=lambda call: call.number) == loop.calls
@@ -216,6 +217,35 @@ async def test_a_caller_that_hangs_up_while_it_waits_is_forgotten(peer: str) -> 
     assert [one() for one in gone] == [None] * len(gone)
     await over(app, made, AT_ONCE)
     assert len(app.callers) == AT_ONCE
+
+
+async def test_who_waits_is_read_no_further() -> None:
+    """What came with one read waits, and what was under way; nothing of it is lost."""
+    app, door = Noting(), Door(OPEN_WIDE, SystemClock())
+    made = [connection(door, HERE, app) for _ in range(AT_ONCE + 1)]
+    for one, _ in made:
+        one.data_received(GET % (b"first", b""))
+    last, wire = made[-1]
+    for piece in (b"GET /second HTTP/1.1\r\nHo", b"st: a\r\n\r\n"):
+        last.data_received(piece)
+        assert not wire.reads
+    await over(app, [one for one, _ in made], AT_ONCE + 2)
+    assert wire.reads
+    assert app.paths.count("/first") == AT_ONCE + 1
+    assert wire.written.count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_a_turn_with_which_no_call_begins_is_the_next_ones() -> None:
+    """Half a header, or what is no HTTP, holds no place."""
+    app, door = Noting(), Door(OPEN_WIDE, SystemClock())
+    made = [connection(door, HERE, app)[0] for _ in range(CROWD)]
+    for place, one in enumerate(made):
+        waits = AT_ONCE <= place < CROWD - AT_ONCE
+        one.data_received((b"GET /", b"junk\r\n\r\n")[place % 2] if waits else GET % (b"", b""))
+    assert door.turns.waiting == CROWD - AT_ONCE
+    await over(app, made, 2 * AT_ONCE)
+    assert all(door.turns.take() for _ in range(AT_ONCE))
+    assert not door.turns.take()
 
 
 async def test_a_connection_keeps_its_order() -> None:
