@@ -50,6 +50,10 @@ class Files(Protocol):
         """What it says now; takes its time. Raises ConfigError."""
         ...
 
+    def taken(self) -> None:
+        """What was loaded last is in use from now on."""
+        ...
+
 
 class NoFiles:
     """A configuration that nobody can change."""
@@ -61,6 +65,9 @@ class NoFiles:
     def load(self) -> Config:
         """There is nothing to load."""
         raise ConfigError(("there is no configuration file",))
+
+    def taken(self) -> None:
+        """There is nothing to take up."""
 
 
 class Declares(Protocol):
@@ -128,6 +135,7 @@ class Reloading:
         for one in self._live:
             one.take(new)
         self._taken = new
+        self._files.taken()
         self._tell(changed, differences(self._started, new))
 
     def _tell(self, changed: frozenset[str], since_start: frozenset[str]) -> None:

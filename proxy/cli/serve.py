@@ -175,7 +175,8 @@ class _Start:
     def _work(self, post: Post) -> int:
         """One worker. What stands in the file now is declared; all else begins as at the start of
         the others, and is taken up as they did."""
-        declared = {name: getattr(self.desk.config("resolve"), name) for name in DECLARED}
+        now = self.files.begun(self.config) if isinstance(self.files, ConfigFiles) else self.config
+        declared = {name: getattr(now, name) for name in DECLARED}
         config = self.config.model_copy(update=declared)
         with logging_to(STANDARD_ERROR, post.settings) as log:
             post.leash.cut(_run(_production(self.desk, config, self._ground(log, post))))

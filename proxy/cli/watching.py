@@ -3,15 +3,29 @@ imported. A rename over one of them, and a swapped symbolic link, show as well a
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISFIFO, S_ISSOCK
+from typing import Any
 
 from proxy.cli.desk import Desk
-from proxy.config import IMPORTED, Config, ConfigError, read_document, seen_from
+from proxy.cli.lastgood import LastGood, TooLarge
+from proxy.config import (
+    IMPORTED,
+    Config,
+    ConfigError,
+    load_config,
+    read_document,
+    read_imported_services,
+    seen_from,
+)
 
 State = tuple[tuple[int, int, int, int] | None, ...]
+
+Documents = tuple[dict[str, object] | None, dict[str, Any]]
+"""keys.yaml, if there is one, and what was imported, as it stands there."""
 
 _REFERENCE = "file:"
 
@@ -27,6 +41,9 @@ class ConfigFiles:
         _refuse_pipes(self._watched())
         self._keys = tuple(self._referred())
         self._loaded = self._before = self._state()
+        self._read = b""
+        self._good = LastGood()
+        self._again: Config | None = None
 
     def changed(self) -> bool:
         """Whether a file is another than was loaded, and the same as at the last look: an editor
@@ -36,7 +53,10 @@ class ConfigFiles:
         return settled and state != self._loaded
 
     def load(self) -> Config:
-        """All of them; raises ConfigError."""
+        """All of them; raises ConfigError. First what was begun with, where they were not there."""
+        if (again := self._again) is not None:
+            self._again, self._loaded = None, ()
+            return again
         self._path = self._path or self._desk.config_path
         _refuse_pipes(self._watched())
         self._keys = tuple(self._referred())
@@ -44,7 +64,39 @@ class ConfigFiles:
         _refuse_pipes(self._keys)
         if self._path is not None:
             self._desk.config_option = self._path  # also when it is gone: that must be said
-        return self._desk.config("resolve")
+        found = self._documents()
+        config = self._of(found)
+        self._read = pickle.dumps(found)
+        return config
+
+    def taken(self) -> None:
+        """What was loaded last is what processes go by."""
+        if self._read:
+            self._good.keep(self._read)
+
+    def begun(self, at_start: Config) -> Config:
+        """For a process that begins now: what the files say, else what was taken up last. Raises
+        ConfigError."""
+        try:
+            return self._desk.config("resolve")
+        except ConfigError as error:
+            try:
+                kept = self._good.read()
+            except TooLarge:
+                raise error from None
+        if kept is None:
+            return at_start
+        self._path, self._loaded = self._path or self._desk.config_path, ()
+        self._again = self._of(pickle.loads(kept))  # noqa: S301 - it is our own memory
+        return self._again
+
+    def _documents(self) -> Documents:
+        own = None if self._path is None else read_document(self._path)
+        return own, read_imported_services(self._desk.data)
+
+    def _of(self, found: Documents) -> Config:
+        own, imported = found
+        return load_config(self._path, self._desk.environ, imported=imported, document=own)
 
     def _state(self) -> State:
         return tuple(map(_state, [*self._watched(), *self._keys]))

@@ -25,6 +25,7 @@ class Written:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "keys.yaml"
         self._new = False
+        self.loaded = self.in_use = ""
         self.write("")
 
     def write(self, text: str) -> None:
@@ -36,7 +37,11 @@ class Written:
         return new
 
     def load(self) -> Config:
+        self.loaded = self._path.read_text()
         return load_config(self._path, KEY)
+
+    def taken(self) -> None:
+        self.in_use = self.loaded
 
 
 class Stage:
@@ -78,6 +83,7 @@ async def test_keys_services_and_settings_are_taken_up(
         "services: {own: {category: test, hosts: [own.test], in: header}}\n"
     )
     assert await stage.held() == ["openai/default"]
+    assert stage.files.in_use.startswith("keys: {openai")
     assert stage.known.get("own") is not None
     assert stage.origins == [("https://app.example.com",)]
     assert "configuration taken up: keys, server.cors_origins, services" in caplog.text

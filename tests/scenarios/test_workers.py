@@ -151,6 +151,26 @@ async def metrics(up: Team) -> dict[str, float]:
     return sums
 
 
+async def test_who_is_replaced_while_the_file_is_broken_goes_on_as_the_others(
+    data: Path, origin: Origin
+) -> None:
+    """With what was taken up last, declared or not."""
+    async with team(data, origin) as up:
+        _coordinator, *workers = up.pids()
+        file = data / "keys.yaml"
+        first = file.read_text()
+        file.write_text(f"{first}limits: {{quotas: [{{token: caller, calls: 77/hour}}]}}\n")
+        await up.until(lambda: up.told("configuration taken up: limits.quotas") == 2)
+        file.write_text(f"{first}limits: {{")
+        await up.until(lambda: up.told("configuration not taken up") == 2)
+        up.kill(workers[0])
+        await up.until(lambda: up.told("configuration not taken up") == 3)
+        for caller in await up.meet(2):
+            answer = await up.ask(caller, up.target())
+            assert '"token-hour";q=77' in (answer.header("ratelimit-policy") or "")
+        assert up.told("another takes its place") == 1
+
+
 async def test_who_dies_is_replaced_and_nobody_else_notices(data: Path, origin: Origin) -> None:
     """A worker that is killed takes its own calls with it; without the coordinator calls go on.
     Both come again. SIGHUP reaches every worker, and SIGTERM waits for a call in flight."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli import lastgood
 from proxy.cli.desk import Desk
 from proxy.cli.watching import ConfigFiles
-from proxy.config import ConfigError
+from proxy.config import Config, ConfigError
 
 
 @pytest.fixture
@@ -154,3 +155,54 @@ def test_a_pipe_at_the_start_is_a_mistake_too(data: Path) -> None:
     with pytest.raises(ConfigError, match="pipe: expected a regular file, found a pipe"):
         ConfigFiles(desk(data, data / "pipe"))
     assert not ConfigFiles(desk(data, Path(os.devnull))).changed()
+
+
+def test_a_process_begins_with_what_was_taken_up_last(data: Path) -> None:
+    """Where the files say nothing. What is only loaded may have been refused."""
+    path = data / "keys.yaml"
+    files, at_start = ConfigFiles(desk(data)), Config()
+    files.taken()
+    path.write_text("server: {port: 1}\n")
+    assert files.begun(at_start).server.port == 1
+    path.write_text("server: {")
+    assert files.begun(at_start) is at_start
+    for port in (2, 3):
+        path.write_text(f"server: {{port: {port}}}\n")
+        files.load()
+        if port == 2:
+            files.taken()
+    path.write_text("server: {")
+    assert files.begun(at_start).server.port == 2
+
+
+def test_who_began_so_takes_all_of_it_up_and_then_looks(data: Path) -> None:
+    """A change of settings that were not declared comes as it came to the others; the mistake in
+    the file is said next."""
+    path = data / "keys.yaml"
+    path.write_text("server: {port: 1}\n")
+    files = ConfigFiles(desk(data))
+    path.write_text("server: {port: 2}\nkeys: {openai: '${NAME}'}\n")
+    files.load()
+    files.taken()
+    path.write_text("server: {")
+    assert len(files.begun(Config()).keys) == 1
+    assert settled(files)
+    assert files.load().server.port == 2
+    assert files.changed()
+    with pytest.raises(ConfigError):
+        files.load()
+    assert not settled(files)
+
+
+def test_what_had_no_room_to_be_kept_is_not_replaced_by_older(data: Path) -> None:
+    """A process that would go on with something else does not begin."""
+    path = data / "keys.yaml"
+    path.write_text("server: {port: 1}\n")
+    files = ConfigFiles(desk(data))
+    files.load()
+    files.taken()
+    files._read = b"x" * lastgood.ROOM
+    files.taken()
+    path.write_text("server: {")
+    with pytest.raises(ConfigError):
+        files.begun(Config())
