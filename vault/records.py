@@ -83,7 +83,10 @@ class ShortLived:
 
 @dataclass(frozen=True, slots=True)
 class NewShortLived:
-    """A short-lived token to issue; `services` None: all of its parent's."""
+    """A short-lived token to issue; `services` None: all of its parent's, as they are then.
+
+    An empty member of `narrowing`: what its parent is narrowed to then.
+    """
 
     expires_at: float
     services: frozenset[str] | None = None

@@ -1,7 +1,8 @@
 """Short-lived tokens: `kr_<id of the parent>_<claims><MAC><checksum>`, good without a row.
 
-What one may is written in it, under a MAC of a data key of their own. The parent, the token that it
-was made with, is looked at with each call, in memory: nobody uses one longer or for more.
+What one may is written in it, under a MAC of a data key of their own; where nothing narrower was
+asked for, what its parent, the token that it was made with, might just then. The parent is looked
+at with each call, in memory: nobody uses one longer or for more.
 """
 
 from __future__ import annotations
@@ -53,12 +54,13 @@ class ShortLiving:
     async def issue(self, parent: Token, new: NewShortLived) -> tuple[Token, str]:
         """A narrower token and its text; no longer good than its parent. Raises Invalid."""
         ends = new.expires_at if parent.expires_at is None else parent.expires_at
-        services = None if new.services is None else sorted(new.services)
+        services = _both(parent.services, new.services)
+        kept = zip(new.narrowing, parent.narrowing, strict=True)
         claims = Claims(
             serial=secrets.token_hex(8),
             expires_at=min(ends, new.expires_at),
-            services=services,
-            narrowing=[list(texts) for texts in new.narrowing],
+            services=None if services is None else sorted(services),
+            narrowing=[list(asked or own) for asked, own in kept],
             calls=new.calls,
             run="" if new.calls is None else self._core.run,
         )
@@ -120,19 +122,23 @@ def _mac(body: bytes, key: DataKey) -> bytes:
 
 def _narrowed(parent: Token, claims: Claims) -> Token:
     """What parent and claims both allow; to call, and nothing else."""
-    services = parent.services
-    if claims.services is not None:
-        named = frozenset(claims.services)
-        services = named if services is None else services & named
+    named = None if claims.services is None else frozenset(claims.services)
     ends = claims.expires_at
     narrowing = Narrowing(*map(tuple, claims.narrowing))
     return replace(
         parent,
         role="call",
-        services=services,
+        services=_both(parent.services, named),
         expires_at=ends if parent.expires_at is None else min(ends, parent.expires_at),
         short=ShortLived(claims.serial, narrowing, claims.calls),
     )
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """The services that both allow; None: every one."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _base32(octets: bytes) -> bytes:

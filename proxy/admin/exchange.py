@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 PATH: Final = "/tokens"
 USUAL_SECONDS: Final = 600
+_TOO_LONG: Final = (
+    "The token would be too long. Name fewer things; where this token itself is narrowed to many, "
+    "name those that are needed: the others are not written into it then."
+)
 
 
 class Holders(Protocol):
@@ -124,7 +128,7 @@ class Exchange:
         try:
             token, text = await self._vault.issue_short_lived(who, new)
         except Invalid as error:
-            raise Unacceptable("Name fewer things: the token would be too long.") from error
+            raise Unacceptable(_TOO_LONG) from error
         except VaultError as error:
             raise Unavailable("The key store does not answer; try again.", retry_after=5) from error
         told = _told(token, text, self._clock.now())

@@ -19,6 +19,7 @@ from vault import (
     NewToken,
     ShortLived,
     Token,
+    TokenChange,
     Vault,
     describe_token,
 )
@@ -128,6 +129,40 @@ async def test_it_is_never_wider_or_longer_than_its_parent(vault: Vault, clock: 
     alien, text = await vault.issue_short_lived(parent, NewShortLived(1e12, frozenset({"openai"})))
     assert alien.services == frozenset(), "none, and not all of them"
     assert await vault.verify_token(text.encode()) == alien
+
+
+async def test_a_parent_that_is_widened_later_widens_none_that_is_out(
+    vault: Vault, clock: FakeClock
+) -> None:
+    """It keeps what its parent was narrowed to then, member by member where nothing else was asked
+    for; what the parent is narrowed to now holds as well."""
+    narrow = Narrowing(("a.example",), ("/v1",), ("GET",), ("https://b.example",))
+    new = NewToken("default", "ada", services=frozenset({"cohere"}), narrowing=narrow)
+    parent, _ = await vault.issue_token(new)
+    asked = Narrowing(paths=("/v1/chat",))
+    given, text = await vault.issue_short_lived(
+        parent, NewShortLived(clock.now() + 60, narrowing=asked)
+    )
+    kept = narrow._replace(paths=("/v1/chat",))
+    assert given.short == ShortLived(given.short.serial, kept) if given.short else False
+    wide = TokenChange(hosts=(), paths=(), methods=(), origins=("https://c.example",))
+    await vault.change_token("default", "ada", wide)
+    token = await vault.verify_token(text.encode())
+    assert token is not None and token.short == given.short
+    assert (token.services, token.narrowing) == (
+        frozenset({"cohere"}),
+        Narrowing(origins=("https://c.example",)),
+    )
+
+
+async def test_services_of_its_parent_are_written_into_it(vault: Vault, clock: FakeClock) -> None:
+    """Also where other ones were asked for: those that both name."""
+    parent, _ = await vault.issue_token(NewToken("default", "ada", services=frozenset({"cohere"})))
+    for asked, kept in ((None, ["cohere"]), (frozenset({"cohere", "openai"}), ["cohere"])):
+        _, text = await vault.issue_short_lived(parent, NewShortLived(clock.now() + 60, asked))
+        claims = text.split("_")[2][:-58]
+        said = json.loads(base64.b32decode(claims + "=" * (-len(claims) % 8)))
+        assert said[2] == kept
 
 
 async def test_every_changed_octet_ends_it(vault: Vault, clock: FakeClock) -> None:
