@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxy.cache import registers
+from proxy.cache import redis_commons, registers
 from proxy.cache.commons import Fence, Lead, Overtaken
 from proxy.cache.entry import Entry, Miss
 from proxy.cache.policy import CacheSettings
@@ -79,7 +79,9 @@ class Shared:
 
 
 @pytest.fixture
-async def shared(redis: RunningRedis) -> AsyncIterator[Shared]:
+async def shared(redis: RunningRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shared]:
+    """No lease is over because the machine is slow."""
+    monkeypatch.setattr(redis_commons, "LEASE_MS", 60_000)
     redis.say("flushall")
     wire = Wire(Place.of(redis.url), "keyrelay-test", SystemClock())
     one = Shared(wire, RedisStore(wire, a_sealer(), FakeClock(NOW), CacheSettings()))
