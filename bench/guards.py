@@ -44,12 +44,12 @@ from proxy.leaks import holds_token
 from proxy.limits.grammar import parse_rate
 from proxy.messages import Fields
 from proxy.network import Dialler
+from proxy.orderly import OrderlyProtocol
 from proxy.patience import Waits
 from proxy.reach import Reach
 from proxy.record import CallRecord
 from proxy.remembered import RememberedGrants
 from proxy.services import Services, load_services
-from proxy.shortcut import ShortcutProtocol
 from proxy.trail import Trail
 from proxy.upstream.wire.guards import check_answer
 from vault import Holdings, KeyRef, NewKey, NewToken, Secret, Vault, open_vault
@@ -149,7 +149,7 @@ async def staged(data: Path) -> AsyncIterator[Stage]:
     server = ServerConfig(relay, log_config=None, lifespan="off")
     server.load()
     state = {"config": server, "server_state": ServerState(), "app_state": {}}
-    connection = ShortcutProtocol(**state, waits=Waits(), familiar=familiar)
+    connection = OrderlyProtocol(**state, waits=Waits(), familiar=familiar)
     connection.connection_made(far)
     fields = tuple(
         (name, value.strip())
@@ -179,7 +179,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def _hit(connection: ShortcutProtocol, far: Far, octets: bytes) -> bytes:
+async def _hit(connection: OrderlyProtocol, far: Far, octets: bytes) -> bytes:
     far.written.clear()
     connection.data_received(octets)
     while not far.written.endswith(BODY):  # noqa: ASYNC110 - an event would be measured too
