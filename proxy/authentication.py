@@ -14,7 +14,7 @@ from proxy.destinations import (
     query_parameter,
     without_parameters,
 )
-from proxy.errors import BadRequest, Forbidden, Unauthorized, Unavailable
+from proxy.errors import BadRequest, Forbidden, TooManyGuesses, Unauthorized, Unavailable
 from proxy.fields import request_fields
 from proxy.grant import Allowance, Client, OwnLimits
 from proxy.leaks import holds_token
@@ -88,6 +88,10 @@ class KnownServices(Protocol):
 class SignsIn(Protocol):
     """What is asked of whoever knows the tokens of other people's logins."""
 
+    def may_know(self, text: bytes) -> bool:
+        """Whether a text is worth to be read, which costs more than the look at its form."""
+        ...
+
     def knows(self, text: bytes) -> bool:
         """Whether a text is meant as one, good or not."""
         ...
@@ -104,7 +108,11 @@ class SignsIn(Protocol):
 class NobodySignsIn:
     """There are no tokens but ours."""
 
-    def knows(self, text: bytes) -> bool:  # noqa: ARG002 - as the others
+    def may_know(self, text: bytes) -> bool:  # noqa: ARG002 - as the others
+        """Never."""
+        return False
+
+    def knows(self, text: bytes) -> bool:  # noqa: ARG002
         """Never."""
         return False
 
@@ -157,7 +165,7 @@ class Authenticator:
         if len(values(call.fields, b"authorization")) > 1:
             raise BadRequest("Send one Authorization field, not several.")
         shown = self._shown(call)
-        token = next((one for one in shown if self._is_token(one.text)), None)
+        token = self._token_in(shown, call.peer)
         decides = token or next(iter(shown), _NOTHING)
         with judged(self._wrongs, call.peer, decides.text):
             return await self._client(call, token, shown)
@@ -181,7 +189,7 @@ class Authenticator:
         page of another origin than the token names; Unavailable without a vault.
         """
         shown = list(in_fields(fields, frozenset()))
-        token = next((one for one in shown if self._is_token(one.text)), None)
+        token = self._token_in(shown, peer)
         decides = token or next(iter(shown), _NOTHING)
         with judged(self._wrongs, peer, decides.text):
             try:
@@ -209,8 +217,25 @@ class Authenticator:
             raise refused
         return token
 
-    def _is_token(self, text: bytes) -> bool:
-        return looks_like_token(text) or self._sign_in.knows(text)
+    def _token_in(self, shown: list[Shown], peer: str) -> Shown | None:
+        """The first that looks like a token."""
+        return next((one for one in shown if self._is_token(one.text, peer)), None)
+
+    def _is_token(self, text: bytes, peer: str) -> bool:
+        if looks_like_token(text):
+            return True
+        return self._is_read(text, peer) and self._sign_in.knows(text)
+
+    def _is_read(self, text: bytes, peer: str) -> bool:
+        """Whether it is looked into what may be a sign-in token: not where a flood of wrong ones
+        comes from, unless it was good before. What decides then is refused, whatever it is."""
+        if not self._sign_in.may_know(text):
+            return False
+        try:
+            self._wrongs.check(peer, text)
+        except TooManyGuesses:
+            return False
+        return True
 
     def _shown(self, call: Call) -> list[Shown]:
         shown = list(in_fields(call.fields, self._services.credential_headers))

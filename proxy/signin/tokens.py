@@ -71,9 +71,13 @@ class SignIn:
         for keyring in (*self._gone, *(keyring for _, keyring in self._issuers.values())):
             await keyring.close()
 
+    def may_know(self, text: bytes) -> bool:
+        """Whether a text may be a token of one of the issuers, by its form alone."""
+        return bool(self._issuers) and looks_like_jwt(text)
+
     def knows(self, text: bytes) -> bool:
         """Whether a text is meant as a token of one of the issuers, good or not."""
-        if not self._issuers or not looks_like_jwt(text):
+        if not self.may_know(text):
             return False
         try:
             return self._named(parse(text)) is not None
@@ -82,7 +86,7 @@ class SignIn:
 
     def describe(self, text: bytes) -> str:
         """For the log: why a text that is not known is none of theirs; empty: it is no JWT."""
-        if not self._issuers or not looks_like_jwt(text):
+        if not self.may_know(text):
             return ""
         try:
             parse(text)

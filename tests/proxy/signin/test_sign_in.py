@@ -19,14 +19,17 @@ from proxy.authentication import Authenticator, HandedOut
 from proxy.call import Call, Directions
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.signin import IssuerEntry
-from proxy.errors import BadRequest, Forbidden, Unauthorized, Unavailable
+from proxy.errors import BadRequest, Forbidden, TooManyGuesses, Unauthorized, Unavailable
 from proxy.grant import Client
+from proxy.guesses import Guesses
+from proxy.limits.grammar import parse_rate
 from proxy.messages import Fields
 from proxy.services import load_services
 from proxy.signin.fetching import Failed
 from proxy.signin.jwt import encode
 from proxy.signin.keyring import AGAIN_SECONDS, FRESH_SECONDS
 from proxy.signin.tokens import SignIn
+from proxy.wrongs import UNBOUNDED, Wrongs
 from tests.support.clock import FakeClock
 from tests.support.issuer import (
     ALGORITHMS,
@@ -43,6 +46,7 @@ from vault import NewToken, Vault, open_vault
 
 ISSUER = "https://login.example.com"
 SERVICES = load_services()
+PEER = "192.0.2.1"
 
 
 def entry(**other: Any) -> IssuerEntry:
@@ -64,9 +68,9 @@ class Desk:
     fetched: int = 0
     down: bool = False
 
-    def open(self, **other: Any) -> None:
+    def open(self, wrongs: Wrongs = UNBOUNDED, **other: Any) -> None:
         self.sign_in = SignIn([entry(**other)], self, self.clock)
-        self.door = Authenticator(self.vault, SERVICES, self.clock, HandedOut())
+        self.door = Authenticator(self.vault, SERVICES, self.clock, HandedOut(), wrongs)
         self.door.also_by(self.sign_in)
 
     async def keys(self, _: IssuerEntry) -> bytes:
@@ -85,7 +89,7 @@ class Desk:
     async def __call__(self, *fields: tuple[str, str], url: str = "") -> Client:
         sent: Fields = tuple((name.encode(), text.encode()) for name, text in fields)
         asked = Directions(url or "https://api.openai.com/v1/models", "openai")
-        return await self.door.authenticate(Call("GET", asked, sent, Body(), "id"))
+        return await self.door.authenticate(Call("GET", asked, sent, Body(), "id", peer=PEER))
 
     async def why(self, text: str) -> str:
         """Why a token is refused; what its holder is told is always the same."""
@@ -372,6 +376,31 @@ async def test_wrong_ones_are_bounded_by_address(tmp_path: Path) -> None:
         wrong = [await one.call(one.issuer.token(aud="x", jti=str(n))) for n in range(5)]
         assert [answer.status_code for answer in wrong] == [401, 401, 401, 429, 429]
         assert (await one.call(good, "/v1/x")).status_code == 200
+
+
+async def test_a_flood_of_wrong_ones_is_not_even_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read one costs more than all else of its refusal; who was good before is still heard."""
+    desk.open(wrongs=Guesses(parse_rate("1/minute"), desk.clock))
+    good, read = desk.jwt(), []
+    knows = desk.sign_in.knows
+    monkeypatch.setattr(desk.sign_in, "knows", lambda text: read.append(text) or knows(text))
+    await desk(("x-relay-token", good))
+    broken = f"e{'A' * 8000}.e{'A' * 8000}.A"
+    with pytest.raises(Unauthorized):
+        await desk(("authorization", broken))
+    before = len(read)
+    for name in ("authorization", "x-relay-token", "x-api-key"):
+        for text in (broken, desk.jwt(sub="new")):
+            with pytest.raises(TooManyGuesses):
+                await desk((name, text), ("x-goog-api-key", broken))
+    with pytest.raises(TooManyGuesses):
+        await desk.door.holder(((b"authorization", broken.encode()),), PEER)
+    assert len(read) == before
+    assert (await desk(("x-relay-token", good))).name == "login/ann"
+    both = await desk(("proxy-authorization", broken), ("x-relay-token", good))
+    assert both.name == "login/ann"
 
 
 async def test_what_was_granted_is_judged_again_when_anything_changes(tmp_path: Path) -> None:
