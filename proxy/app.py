@@ -247,7 +247,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     routes += metrics_routes(sources, way.authenticator, team)
     routes += usage_page.routes(usage, way.authenticator, clock)
     apart = {"metrics": listener_app(sources, team), "admin": _pages((*ROUTES, *administering))}
-    reloading = Reloading(around.files, config, vault, known)
+    reloading = Reloading(around.files, config, vault, known, notes=around.leads)
     reloading.serve((*_live(endpoint, rounds, prices, exchange, outage), *way.live, *around.live))
     others = (one for one in (usage, tracing, team, seen.passed) if one is not None)
     lasting = (*way.lasting, *_leading(config, rounds, around), *others)

@@ -77,12 +77,25 @@ class Declares(Protocol):
         """Replaces what the file owns, as a whole; raises VaultError and changes nothing."""
         ...
 
+    async def note_declared(self) -> None:
+        """Leaves in the audit log what is new of that; raises VaultError."""
+        ...
+
 
 class Reloading:
-    """Looks at the files, and takes up what they say."""
+    """Looks at the files, and takes up what they say.
+
+    `notes`: it also puts that into the audit log; of several workers one does.
+    """
 
     def __init__(
-        self, files: Files, config: Config, vault: Declares, known: CurrentServices
+        self,
+        files: Files,
+        config: Config,
+        vault: Declares,
+        known: CurrentServices,
+        *,
+        notes: bool = True,
     ) -> None:
         self._files = files
         self._started = self._taken = config
@@ -91,6 +104,8 @@ class Reloading:
         self._live: Sequence[Live] = ()
         self._asked = False
         self._refused = False
+        self._notes = self._unnoted = notes
+        self._told = ""
 
     def serve(self, live: Sequence[Live]) -> None:
         """What takes settings up, once it is there."""
@@ -111,6 +126,11 @@ class Reloading:
 
     async def look(self) -> None:
         """Loads if there is something new; whatever is wrong with it stands in the log alone."""
+        await self._read()
+        if self._unnoted:
+            await self._note()
+
+    async def _read(self) -> None:
         asked, self._asked = self._asked, False
         if not self._files.changed() and not asked:
             return
@@ -134,9 +154,21 @@ class Reloading:
         self._known.become(services)
         for one in self._live:
             one.take(new)
-        self._taken = new
+        self._taken, self._unnoted = new, self._notes
         self._files.taken()
         self._tell(changed, differences(self._started, new))
+
+    async def _note(self) -> None:
+        """What is declared holds already, and a full disk keeps no leaked key alive: it is written
+        as soon as that can be, or by the next start."""
+        try:
+            await self._vault.note_declared()
+        except VaultError as error:
+            if str(error) != self._told:
+                _log.error("not in the audit log yet, what the configuration declares: %s", error)
+            self._told = str(error)
+        else:
+            self._unnoted, self._told = False, ""
 
     def _tell(self, changed: frozenset[str], since_start: frozenset[str]) -> None:
         if taken := sorted(changed & self.live):

@@ -49,7 +49,7 @@ class Places:
                     + tenant_option(backend.tenant)
                 )
             await change.book.write(delete(BACKENDS).where(_same(backend)))
-            await change.record("backend remove", backend.tenant, _subject(backend))
+            await change.record("backend remove", backend.tenant, subject_of(backend))
 
     async def list(self, tenant: str | None) -> list[Backend]:
         """Every backend of one tenant or of all; the file's last."""
@@ -92,7 +92,7 @@ async def insert_backend(change: Change, backend: Backend) -> None:
     place = {"scheme": binding.scheme, "host": binding.host, "port": binding.port}
     owner = {"tenant": backend.tenant, "service": backend.service}
     await change.book.write(insert(BACKENDS).values(**owner, **place, prefix=binding.prefix))
-    await change.record("backend add", backend.tenant, _subject(backend))
+    await change.record("backend add", backend.tenant, subject_of(backend))
 
 
 async def remove_all(change: Change, tenant: str) -> None:
@@ -112,5 +112,6 @@ def _stored(row: Row[Any]) -> Backend:
     return Backend(row.tenant, row.service, binding)
 
 
-def _subject(backend: Backend) -> str:
+def subject_of(backend: Backend) -> str:
+    """Its name in the audit log."""
     return f"{backend.service} {backend.binding}"

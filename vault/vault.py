@@ -16,6 +16,7 @@ from vault.importing import Importing
 from vault.issued import Issued
 from vault.keys import Keys
 from vault.moving import Moving
+from vault.noting import Noting
 from vault.places import Places
 from vault.records import (
     Applied,
@@ -105,6 +106,7 @@ class Vault:
         self._tenants = Tenants(core)
         self._importing = Importing(core, self._keys)
         self._declaring = Declaring(core, self._keys)
+        self._noting = Noting(core, self._keys)
         self._rotating = Rotating(core, self._keys)
         self._backing_up = BackingUp(core)
         self._auditing = Auditing(core)
@@ -233,6 +235,13 @@ class Vault:
         Raises Declared for what the vault holds as well, or the file twice.
         """
         await self._declaring.declare(keys, backends)
+
+    async def note_declared(self) -> None:
+        """Puts into the audit log how that differs from what the log knows of it already.
+
+        Neither counts up `generation` nor forgets what was looked up.
+        """
+        await self._noting.note()
 
     async def rotate_master(self, *, reseal: bool = False, guard: Guard = "as before") -> Rotation:
         """A new master key, or the rest of an interrupted rotation; `reseal` renews every row too,

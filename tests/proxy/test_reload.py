@@ -14,7 +14,7 @@ from proxy.reload import Live, NoFiles, Reloading, differences, names
 from proxy.services import CurrentServices, load_services
 from tests.support.clock import FakeClock
 from tests.support.relay import running_relay
-from vault import NewKey, Secret, Vault, open_vault
+from vault import NewKey, Secret, StoreUnavailable, Vault, open_vault
 
 KEY = {"NAME": "sk-test-0123456789abcdef", "OTHER": "sk-other-0123456789abcdef"}
 
@@ -141,6 +141,45 @@ async def test_a_key_that_the_vault_holds_as_well_changes_nothing(
     await stage.reloading.look()
     assert await stage.held() == ["openai/default"]
     assert stage.known.get("own") is not None
+
+
+async def test_what_the_file_declares_stands_in_the_audit_log(stage: Stage) -> None:
+    """Keys and backends that come, change and go; nothing of what they were at the start twice."""
+    await stage.say("keys: {openai: '${NAME}'}\n")
+    await stage.say("keys: {openai: '${OTHER}'}\nserver: {cors_origins: ['https://a.test']}\n")
+    await stage.say("server: {cors_origins: []}\n")
+    found = [one for one in await stage.vault.audit() if one.actor == "keys.yaml"]
+    assert [one.action for one in reversed(found)] == [
+        "key declare",
+        "key redeclare",
+        "key undeclare",
+    ]
+
+
+async def test_a_worker_that_does_not_lead_leaves_that_to_the_one_that_does(stage: Stage) -> None:
+    """It takes the file up all the same."""
+    stage.reloading = Reloading(stage.files, Config(), stage.vault, stage.known, notes=False)
+    await stage.say("keys: {openai: '${NAME}'}\n")
+    assert await stage.held() == ["openai/default"]
+    assert [one for one in await stage.vault.audit() if one.actor == "keys.yaml"] == []
+
+
+async def test_what_cannot_be_written_down_holds_all_the_same(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk keeps no leaked key alive: the log says so once, and the row follows."""
+
+    async def refused() -> None:
+        raise StoreUnavailable("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(stage.vault, "note_declared", refused)
+        await stage.say("keys: {openai: '${NAME}'}\n")
+        await stage.reloading.look()
+    assert await stage.held() == ["openai/default"]
+    assert caplog.text.count("not in the audit log yet") == 1
+    await stage.reloading.look()
+    assert "key declare" in [one.action for one in await stage.vault.audit()]
 
 
 async def test_what_needs_a_restart_is_said_by_name(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from tests.support.clock import FakeClock
@@ -19,6 +22,8 @@ from vault import (
     Secret,
     Vault,
 )
+from vault.audit import Change
+from vault.core import Core
 
 
 async def test_a_declared_key_works_like_a_stored_one(vault: Vault, clock: FakeClock) -> None:
@@ -127,3 +132,104 @@ async def test_a_name_that_another_process_adds_shows_once(vault: Vault, opener:
     assert await vault.open_key(ref) == {"key": Secret(FIRST)}
     assert [key.ref for key in await vault.list_keys()] == [ref]
     assert await other.open_key(named()) == {"key": Secret(SECOND)}
+
+
+Said = list[tuple[str, str, str]]
+
+
+async def noted(vault: Vault) -> Said:
+    """What the log has of the file, oldest first; the marks of values left out."""
+    found = [one for one in await vault.audit() if one.action.endswith("declare")]
+    assert {one.actor for one in found} <= {"keys.yaml"}
+    named = [(one.action, one.tenant, one.subject) for one in reversed(found)]
+    return [
+        (action, tenant, subject.split()[0] if action.startswith("key") else subject)
+        for action, tenant, subject in named
+    ]
+
+
+async def test_what_is_new_in_the_file_stands_in_the_audit_log(vault: Vault) -> None:
+    """Added, changed, taken out: a row each, chained like every other, and no change of the vault;
+    of what is as it was no row."""
+    before = vault.generation
+    place = "openai http://127.0.0.1:9000/"
+    steps: list[tuple[list[object], list[object], Said]] = [
+        ([], [], []),
+        (
+            [new_key()],
+            [backend()],
+            [("key declare", "default", "openai/default"), ("backend declare", "default", place)],
+        ),
+        ([new_key()], [backend()], []),
+        ([new_key(SECOND)], [backend()], [("key redeclare", "default", "openai/default")]),
+        (
+            [new_key(SECOND), new_key(tenant="other")],
+            [],
+            [
+                ("backend undeclare", "default", place),
+                ("key declare", "other", "openai/default"),
+            ],
+        ),
+        (
+            [],
+            [],
+            [
+                ("key undeclare", "default", "openai/default"),
+                ("key undeclare", "other", "openai/default"),
+            ],
+        ),
+        ([new_key(SECOND)], [], [("key declare", "default", "openai/default")]),
+    ]
+    rows: Said = []
+    for keys, backends, more in steps:
+        await vault.declare(keys, backends)  # type: ignore[arg-type]
+        await vault.note_declared()
+        rows += more
+        assert await noted(vault) == rows
+    assert vault.generation == before
+    assert (await vault.verify_audit()).faults == ()
+
+
+async def test_the_next_start_notes_what_differs_alone(vault: Vault, opener: Opener) -> None:
+    """What the log knows is not said again; what became of the file meanwhile is."""
+    await vault.declare([new_key(), new_key(alias="b")], [backend()])
+    await vault.note_declared()
+    rows = await noted(vault)
+    again = await opener()
+    await again.declare([new_key(), new_key(alias="b")], [backend()])
+    await again.note_declared()
+    assert await noted(again) == rows
+    await again.declare([new_key(), new_key(SECOND, alias="b")], [backend()])
+    await again.note_declared()
+    assert await noted(again) == [*rows, ("key redeclare", "default", "openai/b")]
+
+
+async def test_a_row_holds_nothing_of_a_value(vault: Vault) -> None:
+    """Eight digits under a data key, other ones for the same value under another name."""
+    await vault.declare([new_key(), new_key(alias="b")], [])
+    await vault.note_declared()
+    subjects = [one.subject for one in await vault.audit() if one.action == "key declare"]
+    marks = [subject.partition(" ")[2] for subject in subjects]
+    assert len(set(marks)) == 2
+    assert all(len(mark) == 8 and int(mark, 16) >= 0 for mark in marks)
+
+
+async def test_of_several_processes_one_notes_it(
+    vault: Vault, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the other one was faster by a moment."""
+    other, real = await opener(), Core.noting
+    for one in (vault, other):
+        await one.declare([new_key()], [])
+
+    @asynccontextmanager
+    async def late(core: Core) -> AsyncIterator[Change]:
+        monkeypatch.setattr(Core, "noting", real)
+        await other.note_declared()
+        async with real(core) as change:
+            yield change
+
+    monkeypatch.setattr(Core, "noting", late)
+    await vault.note_declared()
+    assert await noted(vault) == [("key declare", "default", "openai/default")]
+    assert (await vault.verify_audit()).faults == ()
