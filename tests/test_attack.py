@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.attack import __main__ as runner
-from tests.attack import faults, shown, soak
+from tests.attack import callers, faults, kind, shown, soak, swarm
 from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, first_of, sizes_in
 from tests.attack.outcome import Outcome, Row
 from tests.attack.soak import Sample
@@ -124,6 +125,33 @@ def test_a_page_is_filled_between_its_marks_again_and_again() -> None:
     once = shown.filled(page, ROWS)
     assert (once[:6], once[-6:], "old" in once) == ("above\n", "below\n", False)
     assert shown.filled(once, ROWS) == once
+
+
+def test_a_crowd_that_nobody_minds_breaks_no_promise() -> None:
+    """Gone in time, a kind caller who waits twice as long at most, a tenth more memory."""
+    kept = callers.Figures("say nothing", 1000, 40.0, 1.5, 3.0, 900, [100.0, 500.0, 110.0])
+    assert kept.outcome[:4] == ("callers that say nothing", 1000, "connections", 0)
+    assert kept.outcome.faults == ()
+
+
+def test_each_promise_that_a_crowd_breaks_is_found() -> None:
+    """In words, with what was wanted, which the row of the table tells too."""
+    broken = callers.Figures("read nothing", 1000, math.inf, 1.5, 3.1, 900, [100.0, 100.0, 111.0])
+    found = broken.outcome
+    assert found.found == 3
+    assert found.faults == (
+        "connections left after 90 s: gone after inf",
+        "p99 of the kind 1.5 ms alone, 3.1 beside (wanted: at most double, or 2 ms)",
+        "100 MiB before, 111 after (wanted: at most a tenth more)",
+    )
+    assert all(words in found.told for words in (kind.WANTED_P99, kind.WANTED_MEMORY))
+    assert set(callers.DEADLINES) == set(swarm.MANNERS)
+
+
+def test_what_nobody_notices_is_no_broken_promise() -> None:
+    """A p99 of two milliseconds, however quick it was alone."""
+    assert kind.broken_promises(0.3, 2.0, 100, 100) == []
+    assert len(kind.broken_promises(0.3, 2.1, 100, 100)) == 1
 
 
 def series(start: float, grown: float, noise: float = 0.0, count: int = 600) -> list[Sample]:

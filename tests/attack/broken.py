@@ -1,16 +1,31 @@
-"""Transfers that break, by the hundred thousand, and answers that are bombs once inflated."""
+"""Transfers that break, by the hundred thousand, and answers that are bombs once inflated.
+
+Both, and the upstream, are in this process, which is nice to the server; the kind caller has one of
+its own. Found is also what `tests.attack.kind` says of it and of memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Final
 
-from tests.attack.callers import ALONE_SECONDS, SETTLED_SECONDS, Ground, be_kind, ground, p99
+from tests.attack import kind
+from tests.attack.callers import (
+    ALONE_SECONDS,
+    LOOK_SECONDS,
+    NICE,
+    SETTLED_SECONDS,
+    Ground,
+    ground,
+)
+from tests.attack.kind import Bystander, bystander
 from tests.attack.outcome import Outcome
-from tests.attack.traffic import BROKEN, Act, bomb, bombing
+from tests.attack.traffic import BROKEN, Act, Upstream, bomb, bombing
 
 ABREAST: Final = 20
 PATIENCE_SECONDS: Final = 100.0
@@ -39,13 +54,18 @@ async def at_once(here: Ground, acts: Sequence[Act], number: int) -> list[str]:
     return faults
 
 
-async def kind_for(here: Ground, seconds: float) -> list[float]:
-    """Milliseconds of each call of a kind caller alone."""
-    done = asyncio.Event()
-    kind = asyncio.create_task(be_kind(here, done, []))
-    await asyncio.sleep(seconds)
-    done.set()
-    return await kind
+async def alone(beside: Bystander) -> float:
+    """The p99 of a kind caller."""
+    beside.begin()
+    await asyncio.sleep(ALONE_SECONDS)
+    return await beside.end()
+
+
+async def watch(here: Ground, memory: list[float]) -> None:
+    """Without end."""
+    while True:
+        memory.append(here.resident())
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def lasting(here: Ground) -> int:
@@ -57,30 +77,51 @@ async def lasting(here: Ground) -> int:
     return min(looks)
 
 
-async def attack(here: Ground, name: str, acts: Sequence[Act], number: int) -> Outcome:
-    """One row, with a caller beside it who is kind."""
-    await at_once(here, acts, min(number, ABREAST * 10))  # what a first crowd leaves is left once
-    alone = p99(await kind_for(here, ALONE_SECONDS))
-    memory, handles, done = [here.resident()], await lasting(here), asyncio.Event()
-    kind = asyncio.create_task(be_kind(here, done, memory))
-    faults = await at_once(here, acts, number)
-    done.set()
-    beside, until = p99(await kind), monotonic() + PATIENCE_SECONDS
+async def settled(here: Ground, handles: int) -> int:
+    """Handles that are left once everybody may have gone."""
+    until = monotonic() + PATIENCE_SECONDS
     while await lasting(here) > handles and monotonic() < until:
         pass
     await asyncio.sleep(SETTLED_SECONDS)
-    if (after := await lasting(here)) > handles:
-        faults.append(f"{handles} handles before, {after} after")
+    return await lasting(here)
+
+
+async def attack(site: Site, name: str, acts: Sequence[Act], number: int) -> Outcome:
+    """One row, with a caller beside it who is kind."""
+    here, beside = site
+    await at_once(here, acts, min(number, ABREAST * 10))  # what a first crowd leaves is left once
+    before = await alone(beside)
+    memory, handles = [here.resident()], await lasting(here)
+    watching = asyncio.create_task(watch(here, memory))
+    beside.begin()
+    faults = await at_once(here, acts, number)
+    meanwhile = await beside.end()
+    watching.cancel()
+    if (left := await settled(here, handles)) > handles:
+        faults.append(f"{handles} handles before, {left} after")
+    after = here.resident()
+    faults += kind.broken_promises(before, meanwhile, memory[0], after)
     told = (
-        f"p99 of the kind {alone:.1f} ms alone, {beside:.1f} beside; {memory[0]:.0f} MiB before, "
-        f"{max(memory):.0f} at most, {here.resident():.0f} after; "
-        f"{handles} handles before, {after} after"
+        f"p99 of the kind {before:.1f} ms alone, {meanwhile:.1f} beside {kind.WANTED_P99}; "
+        f"{memory[0]:.0f} MiB before, {max(memory):.0f} at most, {after:.0f} after "
+        f"{kind.WANTED_MEMORY}; {handles} handles before, {left} after"
     )
     return Outcome(name, number, "transfers", len(faults), told, tuple(faults[:5]))
 
 
+Site = tuple[Ground, Bystander]
+
+
+@asynccontextmanager
+async def site(upstream: Upstream) -> AsyncIterator[Site]:
+    """A server, and somebody who is kind to it."""
+    async with ground(upstream, SMALL_MEMORY) as here, bystander(here.up.url, here.kind) as beside:
+        yield here, beside
+
+
 async def outcomes(transfers: int = 100_000, bombs: int = 1000) -> AsyncIterator[Outcome]:
     """Two rows."""
-    async with ground(bombing(), SMALL_MEMORY) as here:
-        yield await attack(here, "transfers broken on either side", BROKEN, transfers)
-        yield await attack(here, "answers of 512 MiB in 0.5 MiB of gzip", [bomb], bombs)
+    async with site(Upstream()) as one, site(bombing()) as other:
+        os.nice(NICE)  # after all that shall not be nice has begun
+        yield await attack(one, "transfers broken on either side", BROKEN, transfers)
+        yield await attack(other, "answers of 512 MiB in 0.5 MiB of gzip", [bomb], bombs)
