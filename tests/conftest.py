@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 
-from tests.support import canaries, dials, engines
+from tests.support import authorities, canaries, dials, engines
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile("unhurried", deadline=None)  # no test is judged by the time it took
@@ -31,6 +35,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [inside, os.environ.get("PYTHONPATH")]))
     _watch.append((dials.begin(reports), reports))
     canaries.begin()
+    authorities.begin()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -107,4 +112,13 @@ def redis(redis_server: engines.RunningRedis) -> engines.RunningRedis:
 def postgres() -> Iterator[engines.RunningPostgres]:
     """One for all tests that leave it running; `another()` makes an empty database."""
     with engines.postgres_running() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests on the session's loop; each takes a window of its own profile."""
+    from tests.support.browser import chromium  # noqa: PLC0415 - few tests want it
+
+    async with chromium() as running:
         yield running

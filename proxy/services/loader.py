@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,7 +106,8 @@ def load_services(overrides: Mapping[str, Override] | None = None) -> Services:
     return registry
 
 
-def _built_in() -> dict[str, _Raw]:
+@cache  # a reload reads what the admin may have changed
+def _built_in() -> Mapping[str, _Raw]:
     with _FILE.open("rb") as file:
         return dict(yaml.load(file, _Loader)["services"])  # noqa: S506  # a safe loader
 
@@ -123,7 +125,7 @@ def _own(overrides: Mapping[str, Override], problems: list[str]) -> dict[str, _R
 
 
 def _merge(
-    built_in: dict[str, _Raw], own: dict[str, _Raw]
+    built_in: Mapping[str, _Raw], own: dict[str, _Raw]
 ) -> tuple[dict[str, _Raw], dict[str, str]]:
     """The entries together; and every name that the configuration gives, with whose it is."""
     merged, given = dict(built_in), dict[str, str]()

@@ -31,6 +31,7 @@ from tests.proxy.cache.stores import body_of as octets_of
 from tests.proxy.cache.stores import sending
 from tests.support.caller import Caller
 from tests.support.clock import FakeClock
+from tests.support.command import command
 from tests.support.origin import Exchange, Origin, head
 from tests.support.process import COMMAND, Served, environment, keyrelay, served
 from vault import Secret, open_vault
@@ -413,8 +414,8 @@ async def town() -> AsyncIterator[tuple[Path, Town]]:
                 f"services: {{openai: {{origin: '{origin.url}'}}}}\nkeys: {{openai: '${{KEY}}'}}\n"
                 "server: {log_level: warning}\n"
             )
-            await keyrelay(data, "init", KEY=KEY)
-            issued = await keyrelay(data, "token", "issue", "one", KEY=KEY)
+            await command(data, "init", KEY=KEY)
+            issued = await command(data, "token", "issue", "one", KEY=KEY)
             yield data, Town(("X-Relay-Token", issued.out.strip()))
 
 

@@ -21,10 +21,11 @@ from jsonschema import Draft7Validator
 
 from proxy.config import Config, load_config
 from tests.support.caller import Caller, call
+from tests.support.command import command
 from tests.support.engines import RunningPostgres, RunningRedis
 from tests.support.examples import free_port
 from tests.support.origin import Exchange, Origin
-from tests.support.process import Served, keyrelay, served
+from tests.support.process import Served, served
 
 DEPLOY = Path(__file__).parent.parent.parent / "examples/deploy"
 CLUSTER, KUBERNETES = DEPLOY / "cluster", DEPLOY / "kubernetes"
@@ -290,9 +291,9 @@ async def prepared(data: Path, origin: Origin, environ: dict[str, str]) -> str:
         [{"service": "openai", "url": origin.url}],
     )
     given.write_text(yaml.safe_dump({"keys": keys, "backends": backends}))
-    done = await keyrelay(data, "import", str(given), **environ)
+    done = await command(data, "import", str(given), **environ)
     assert done.code == 0, done.err
-    issued = await keyrelay(data, "token", "issue", "me", **environ)
+    issued = await command(data, "token", "issue", "me", **environ)
     assert issued.code == 0, issued.err
     return issued.out.strip()
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.async_api import Page
+import pytest
+from playwright.async_api import Browser, Page
 
 from tests.examples.doubles import ANSWER, COMPLETION, OPENAI_KEY
-from tests.support.browser import chromium
 from tests.support.examples import serving_page
 from tests.support.issuer import Issuer
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import Running, running_relay
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser's
 
 
 @dataclass
@@ -57,10 +59,9 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(data: Path, *, host: str = "127.0.0.1") -> AsyncIterator[Scene]:
+async def scene(browser: Browser, data: Path, *, host: str = "127.0.0.1") -> AsyncIterator[Scene]:
     """The page, opened under `host`; keyrelay lists the origin under 127.0.0.1 alone."""
     async with (
-        chromium() as browser,
         serving_page() as port,
         Origin(COMPLETION) as openai,
         Issuer(now=time.time()) as login,
@@ -72,13 +73,14 @@ async def scene(data: Path, *, host: str = "127.0.0.1") -> AsyncIterator[Scene]:
         ) as relay,
     ):
         await relay.add_key("openai", key=OPENAI_KEY)
-        page = await browser.new_page()
+        page = await browser.new_page()  # of a profile of its own
         opened = Scene(page, relay, openai, login)
         await _watch_preflights(opened)
         await page.goto(f"http://{host}:{port}/")
         server = f"{openai.url}/v1/chat/completions"
         await opened.fill(relay=relay.url, token=relay.token, server=server)
         yield opened
+        await page.close()
 
 
 async def _watch_preflights(opened: Scene) -> None:
@@ -94,9 +96,11 @@ async def _watch_preflights(opened: Scene) -> None:
     await session.send("Network.enable")
 
 
-async def test_page_reads_the_answer_and_the_second_click_is_a_hit(tmp_path: Path) -> None:
+async def test_page_reads_the_answer_and_the_second_click_is_a_hit(
+    browser: Browser, tmp_path: Path
+) -> None:
     """A listed origin's page reads the answer and the exposed fields."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         first = await opened.click()
         assert (first.status, first.error) == ("200", "")
         assert ANSWER in first.answer
@@ -117,9 +121,11 @@ async def test_page_reads_the_answer_and_the_second_click_is_a_hit(tmp_path: Pat
         assert len(opened.openai.requests) == 2
 
 
-async def test_preflight_is_answered_without_a_token_and_never_forwarded(tmp_path: Path) -> None:
+async def test_preflight_is_answered_without_a_token_and_never_forwarded(
+    browser: Browser, tmp_path: Path
+) -> None:
     """The browser asks first, without credentials; the upstream sees the call alone."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         assert (await opened.click()).status == "200"
         async with asyncio.timeout(10):
             while len(opened.preflights) < 2:
@@ -133,9 +139,9 @@ async def test_preflight_is_answered_without_a_token_and_never_forwarded(tmp_pat
         assert [name for name, _ in seen.headers if name.lower().startswith("sec-")] == []
 
 
-async def test_page_calls_with_a_token_of_minutes(tmp_path: Path) -> None:
+async def test_page_calls_with_a_token_of_minutes(browser: Browser, tmp_path: Path) -> None:
     """For its own origin, this host, path and method; asked for once, not the platform token."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         bearers: list[tuple[str, str]] = []
         opened.page.on(
             "request",
@@ -159,9 +165,9 @@ async def test_page_calls_with_a_token_of_minutes(tmp_path: Path) -> None:
             assert elsewhere.status_code == 403
 
 
-async def test_page_calls_with_the_token_of_its_own_login(tmp_path: Path) -> None:
+async def test_page_calls_with_the_token_of_its_own_login(browser: Browser, tmp_path: Path) -> None:
     """A sign-in token goes as it is: nothing is exchanged, and the provider never sees it."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         text = opened.login.token()
         asked: list[str] = []
         opened.page.on("request", lambda one: asked.append(one.url.partition("?")[0]))
@@ -172,9 +178,9 @@ async def test_page_calls_with_the_token_of_its_own_login(tmp_path: Path) -> Non
         assert text not in str(opened.openai.last.headers)
 
 
-async def test_page_reads_our_errors(tmp_path: Path) -> None:
+async def test_page_reads_our_errors(browser: Browser, tmp_path: Path) -> None:
     """Contract section 2: our errors carry the CORS fields too, so a page can say what to do."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         await opened.fill(token="")
         nobody = await opened.click()
         assert nobody.status == "401"
@@ -191,27 +197,29 @@ async def test_page_reads_our_errors(tmp_path: Path) -> None:
         assert opened.openai.requests == []
 
 
-async def test_page_tells_the_upstreams_error_from_ours(tmp_path: Path) -> None:
+async def test_page_tells_the_upstreams_error_from_ours(browser: Browser, tmp_path: Path) -> None:
     """Proxy-Status is exposed, and only our errors carry it."""
-    async with scene(tmp_path / "data") as opened:
+    async with scene(browser, tmp_path / "data") as opened:
         opened.openai.answer_with(json_reply({"error": {"message": "slow down"}}, 429))
         refused = await opened.click()
         assert refused.status == "429"
         assert refused.error.startswith("The upstream says: ") and "slow down" in refused.error
 
 
-async def test_page_of_an_unlisted_origin_reads_nothing(tmp_path: Path) -> None:
+async def test_page_of_an_unlisted_origin_reads_nothing(browser: Browser, tmp_path: Path) -> None:
     """`localhost` is another origin than `127.0.0.1`: its page gets no answer, makes no call."""
-    async with scene(tmp_path / "data", host="localhost") as opened:
+    async with scene(browser, tmp_path / "data", host="localhost") as opened:
         refused = await opened.click()
         assert (refused.status, refused.answer, refused.request_id) == ("", "", "")
         assert "server.cors_origins" in refused.error and "http://localhost:" in refused.error
         assert opened.openai.requests == [], "the preflight was refused, so nothing was called"
 
 
-async def test_page_of_an_unlisted_origin_can_not_read_errors_either(tmp_path: Path) -> None:
+async def test_page_of_an_unlisted_origin_can_not_read_errors_either(
+    browser: Browser, tmp_path: Path
+) -> None:
     """A simple request needs no preflight; its answer stays closed to the page all the same."""
-    async with scene(tmp_path / "data", host="localhost") as opened:
+    async with scene(browser, tmp_path / "data", host="localhost") as opened:
         await opened.fill(token="", body="")
         refused = await opened.click()
         assert refused.status == "" and "server.cors_origins" in refused.error

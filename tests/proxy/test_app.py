@@ -16,6 +16,7 @@ from proxy.app import Changes
 from proxy.outage import Outage
 from proxy.reload import Reloading
 from tests.support.clock import FakeClock
+from tests.support.vaults import begin
 from vault import NewToken, Purge, Vault, VaultError, open_vault
 
 
@@ -67,7 +68,8 @@ async def following(vault: Vault, files: Files, cache: Cache) -> AsyncIterator[N
 
 @pytest.fixture
 async def vault(tmp_path: Path) -> AsyncIterator[Vault]:
-    vault = await open_vault(tmp_path / "data", {}, FakeClock(), create=True, actor="test")
+    begin(tmp_path / "data")
+    vault = await open_vault(tmp_path / "data", {}, FakeClock(), actor="test")
     yield vault
     await vault.close()
 

@@ -18,6 +18,7 @@ from proxy.messages import Fields
 from proxy.services import load_services
 from tests.support.clock import FakeClock
 from tests.support.outbound import Body
+from tests.support.vaults import begin
 from vault import Backend, NewKey, NewToken, Secret, StoreUnavailable, Vault, open_vault
 
 SERVICES = load_services()
@@ -44,7 +45,8 @@ class Door:
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     clock = FakeClock()
-    vault = await open_vault(tmp_path / "data", {}, clock, create=True, actor="test")
+    begin(tmp_path / "data")
+    vault = await open_vault(tmp_path / "data", {}, clock, actor="test")
     _, token = await vault.issue_token(NewToken("default", "alice"))
     yield Door(vault, clock, Authenticator(vault, SERVICES, clock, HandedOut()), token)
     await vault.close()

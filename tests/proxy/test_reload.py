@@ -14,6 +14,7 @@ from proxy.reload import Live, NoFiles, Reloading, differences, names
 from proxy.services import CurrentServices, load_services
 from tests.support.clock import FakeClock
 from tests.support.relay import running_relay
+from tests.support.vaults import begin
 from vault import NewKey, Secret, StoreUnavailable, Vault, open_vault
 
 KEY = {"NAME": "sk-test-0123456789abcdef", "OTHER": "sk-other-0123456789abcdef"}
@@ -68,7 +69,8 @@ class Stage:
 @pytest.fixture
 async def stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
     caplog.set_level(logging.INFO, "keyrelay")
-    vault = await open_vault(tmp_path / "data", {}, FakeClock(), create=True, actor="test")
+    begin(tmp_path / "data")
+    vault = await open_vault(tmp_path / "data", {}, FakeClock(), actor="test")
     yield Stage(tmp_path, vault)
     await vault.close()
 

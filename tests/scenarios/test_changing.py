@@ -13,8 +13,9 @@ import pytest
 
 from proxy.clock import SystemClock
 from tests.support.caller import Answered, Caller, call
+from tests.support.command import command
 from tests.support.origin import Exchange, Origin, reply
-from tests.support.process import COMMAND, Served, environment, keyrelay, served
+from tests.support.process import COMMAND, Served, environment, served
 from vault import open_vault
 
 KEYS = {"FIRST": "sk-first-0123456789abcdefghij", "SECOND": "sk-second-0123456789abcdefghi"}
@@ -43,7 +44,7 @@ def configure(data: Path, origin: Origin, key: str, more: str = "") -> None:
 
 
 async def issue(data: Path) -> str:
-    ended = await keyrelay(data, "token", "issue", "caller", **KEYS)
+    ended = await command(data, "token", "issue", "caller", **KEYS)
     assert ended.code == 0, ended.err
     return ended.out.strip()
 
@@ -72,7 +73,7 @@ async def until_sent(server: Served, origin: Origin, token: str, key: str) -> No
 
 async def test_a_changed_file_is_taken_up(data: Path, origin: Origin) -> None:
     """By an atomic rename, without a signal or a restart."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     token = await issue(data)
     async with served(data, **KEYS) as server:
@@ -85,7 +86,7 @@ async def test_a_changed_file_is_taken_up(data: Path, origin: Origin) -> None:
 
 async def test_a_mistake_is_in_the_log_and_all_stays(data: Path, origin: Origin) -> None:
     """The file, the place in it, what was expected; then the mended file is taken up."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     token = await issue(data)
     async with served(data, **KEYS) as server:
@@ -101,7 +102,7 @@ async def test_a_file_that_never_ends_keeps_neither_a_revocation_nor_the_end(
     data: Path, origin: Origin
 ) -> None:
     """A pipe in its place: said in the log; the vault's changes go on, and so does SIGTERM."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     token = await issue(data)
     async with served(data, **KEYS) as server:
@@ -120,7 +121,7 @@ async def test_a_file_that_never_ends_keeps_neither_a_revocation_nor_the_end(
 
 async def test_sighup_reads_it_again(data: Path, origin: Origin) -> None:
     """Whether it has changed or not; the server lives."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     async with served(data, **KEYS) as server:
         server.process.send_signal(signal.SIGHUP)
@@ -140,7 +141,7 @@ async def ignores_hangups(process: asyncio.subprocess.Process) -> None:
 
 async def test_sighup_during_the_start_ends_no_server(data: Path) -> None:
     """It will read the configuration anyway; systemd would not start it again."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     process = await asyncio.create_subprocess_exec(
         *(*COMMAND, "--data", str(data), "serve", "--port", "0"),
         stdout=asyncio.subprocess.PIPE,
@@ -210,7 +211,7 @@ async def refuses(server: Served) -> None:
 
 async def test_a_stream_in_flight_ends_as_a_whole(data: Path, origin: Origin) -> None:
     """SIGTERM accepts nobody any more, closes who is idle, and waits for who is served."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     token = await issue(data)
     slow = Slow()
@@ -234,7 +235,7 @@ async def test_who_is_still_served_at_the_deadline_is_cut_and_counted(
     data: Path, origin: Origin
 ) -> None:
     """A cut answer never looks whole, and the last line says how many there were."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}", "server: {shutdown_grace: 0.3s}\n")
     token = await issue(data)
     slow = Slow()
@@ -276,9 +277,9 @@ async def test_who_does_not_read_keeps_no_server_from_ending(data: Path, origin:
 
 async def test_a_page_in_flight_at_the_deadline_is_told_so(data: Path, origin: Origin) -> None:
     """Whoever has sent half a body hears why, and the log knows of no fault."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}", "server: {shutdown_grace: 0.3s}\n")
-    ended = await keyrelay(data, "token", "issue", "ada", "--role", "admin", **KEYS)
+    ended = await command(data, "token", "issue", "ada", "--role", "admin", **KEYS)
     async with served(data, **KEYS) as server, await Caller.connect(server.url) as caller:
         bearer = f"Authorization: Bearer {ended.out.strip()}".encode()
         kind = b"Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue"
@@ -294,7 +295,7 @@ async def test_a_page_in_flight_at_the_deadline_is_told_so(data: Path, origin: O
 
 async def test_an_answer_that_begins_late_closes_its_connection(data: Path, origin: Origin) -> None:
     """So that the caller does not use it again."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}")
     token = await issue(data)
     asked, answer = asyncio.Event(), asyncio.Event()

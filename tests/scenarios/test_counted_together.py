@@ -10,9 +10,10 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.command import command
 from tests.support.engines import RunningRedis
 from tests.support.origin import Exchange, Origin, head
-from tests.support.process import Served, keyrelay, served
+from tests.support.process import Served, served
 
 KEY = {"KEY": "sk-together-0123456789abcdef"}
 QUOTAS = "limits: {quotas: [{token: all, calls: 9/day, budget: 4}], concurrency: {total: 2}}\n"
@@ -35,7 +36,7 @@ async def test_what_one_instance_counted_the_other_knows(
         )
         (first / "keys.yaml").write_text(f"{engines}keys: {{openai: '${{KEY}}'}}\n{QUOTAS}")
         one = await stack.enter_async_context(served(first, **KEY))
-        issued = await keyrelay(first, "token", "issue", "all", **KEY)
+        issued = await command(first, "token", "issue", "all", **KEY)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         short = await exchanged(session, one, issued.out.strip())
         second = shutil.copytree(first, tmp_path / "second")

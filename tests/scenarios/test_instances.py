@@ -13,9 +13,10 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.command import command
 from tests.support.engines import RunningRedis
 from tests.support.origin import LAST_CHUNK, Exchange, Origin, chunk, event, head
-from tests.support.process import Served, keyrelay, served
+from tests.support.process import Served, served
 
 PATIENCE_SECONDS = 60.0
 CALL = "/proxy/openai/{options}/-/v1/chat/completions"
@@ -117,7 +118,7 @@ async def running(
     (first / "keys.yaml").write_text(settings)
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(served(first, **environ))  # it makes the keys
-        issued = await keyrelay(first, "token", "issue", "all", "--role", "admin", **environ)
+        issued = await command(first, "token", "issue", "all", "--role", "admin", **environ)
         assert issued.code == 0, issued.err
         copies = [shutil.copytree(first, folder / str(number)) for number in range(1, count)]
         starting = [stack.enter_async_context(served(data, **environ)) for data in copies]

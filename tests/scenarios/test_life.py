@@ -11,6 +11,7 @@ import pytest
 
 from proxy.app import REFRESH_SECONDS
 from tests.support.caller import Answered, call
+from tests.support.command import command
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import Served, keyrelay, served
 
@@ -33,13 +34,13 @@ def data(tmp_path: Path, origin: Origin) -> Path:
 
 
 async def issue(data: Path, name: str = "caller", *options: str) -> str:
-    ended = await keyrelay(data, "token", "issue", name, *options)
+    ended = await command(data, "token", "issue", name, *options)
     assert ended.code == 0, ended.err
     return ended.out.strip()
 
 
 async def add_key(data: Path, *options: str) -> None:
-    ended = await keyrelay(data, "key", "add", "openai", *options, stdin=KEY + "\n")
+    ended = await command(data, "key", "add", "openai", *options, stdin=KEY + "\n")
     assert ended.code == 0, ended.err
 
 
@@ -71,16 +72,14 @@ async def test_every_change_reaches_a_running_server(data: Path, origin: Origin)
         await add_key(data)
         await until(200, lambda: ask(server, origin, token))
         assert origin.last.header("authorization") == f"Bearer {KEY}"
-        rotated = await keyrelay(
-            data, "key", "rotate", "openai", stdin="sk-canary-second-0123456\n"
-        )
+        rotated = await command(data, "key", "rotate", "openai", stdin="sk-canary-second-0123456\n")
         assert rotated.code == 0
         async with asyncio.timeout(20):
             while origin.last.header("authorization") != "Bearer sk-canary-second-0123456":
                 await ask(server, origin, token)
-        assert (await keyrelay(data, "key", "remove", "openai", "--yes")).code == 0
+        assert (await command(data, "key", "remove", "openai", "--yes")).code == 0
         await until(403, lambda: ask(server, origin, token))
-        assert (await keyrelay(data, "token", "revoke", "caller")).code == 0
+        assert (await command(data, "token", "revoke", "caller")).code == 0
         await until(401, lambda: ask(server, origin, token))
 
 
@@ -98,10 +97,10 @@ async def test_a_backend_is_registered_and_removed_while_it_runs(
             return await call(server.url, "GET", target, ("X-Relay-Token", token))
 
         await until(403, asked)
-        add = await keyrelay(data, "backend", "add", place, "--service", "openai")
+        add = await command(data, "backend", "add", place, "--service", "openai")
         assert add.code == 0, add.err
         await until(200, asked)
-        gone = await keyrelay(data, "backend", "remove", place, "--service", "openai", "--yes")
+        gone = await command(data, "backend", "remove", place, "--service", "openai", "--yes")
         assert gone.code == 0, gone.err
         await until(403, asked)
 
@@ -134,7 +133,7 @@ async def test_a_purge_by_the_command_line_ends_kept_answers(data: Path, origin:
         hit = await ask(server, origin, token, CACHED)
         assert (hit.header("cache-status") or "").startswith("keyrelay; hit")
         before = len(origin.requests)
-        assert (await keyrelay(data, "cache", "purge", "--service", "openai")).code == 0
+        assert (await command(data, "cache", "purge", "--service", "openai")).code == 0
         async with asyncio.timeout(20):
             while len(origin.requests) == before:
                 await ask(server, origin, token, CACHED)
@@ -161,7 +160,7 @@ backends: [{{service: newcomer, url: '{origin.url}/new'}}]
             return await call(server.url, "GET", target, ("Authorization", f"Bearer {token}"))
 
         await until(404, asked)
-        ended = await keyrelay(data, "import", str(file))
+        ended = await command(data, "import", str(file))
         assert ended.code == 0, ended.err
         await until(200, asked)
         assert origin.last.header("x-new-key") == "a-new-key-0123456789"
@@ -178,7 +177,7 @@ async def test_removing_a_tenant_takes_everything_it_had(data: Path, origin: Ori
         await add_key(data, "--tenant", "team")
         await until(200, lambda: ask(server, origin, theirs, CACHED))
         await until(200, lambda: ask(server, origin, mine, CACHED))
-        gone = await keyrelay(data, "tenant", "remove", "team", "--yes")
+        gone = await command(data, "tenant", "remove", "team", "--yes")
         assert gone.code == 0, gone.err
         await until(401, lambda: ask(server, origin, theirs, CACHED))
         answer = await ask(server, origin, mine, CACHED)
@@ -192,7 +191,7 @@ async def test_the_master_key_is_rotated_under_a_running_server(data: Path, orig
         await add_key(data)
         await until(200, lambda: ask(server, origin, token, CACHED))
         for options in ((), ("--reseal",)):
-            ended = await keyrelay(data, "master", "rotate", *options)
+            ended = await command(data, "master", "rotate", *options)
             assert ended.code == 0, ended.err
         await add_key(data, "--alias", "second")
         other = await issue(data, "other", "--key", "openai=second")
@@ -252,7 +251,7 @@ async def test_calls_in_flight_are_told_when_it_must_end(data: Path, origin: Ori
         asked.set()
         await exchange.hung_up()
 
-    await keyrelay(data, "init")
+    await command(data, "init")
     token = await issue(data)
     await add_key(data)
     async with served(data) as server:

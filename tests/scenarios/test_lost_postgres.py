@@ -12,9 +12,10 @@ import pytest
 
 from proxy.clock import SystemClock
 from tests.support.caller import Answered, call
+from tests.support.command import command
 from tests.support.engines import postgres_running
 from tests.support.origin import Origin, reply
-from tests.support.process import keyrelay, served
+from tests.support.process import served
 from tests.support.relay import Running, running_relay
 from vault import Secret, StoreUnavailable, open_vault
 
@@ -186,7 +187,7 @@ async def test_every_worker_has_the_vault_of_the_server(tmp_path: Path, postgres
     data.mkdir(mode=0o700)
     (data / "keys.yaml").write_text(settings(postgres.another()) + "server: {workers: 2}\n")
     async with served(data) as up:
-        issued = await keyrelay(data, "token", "issue", "ann", "--role", "read", "--json")
+        issued = await command(data, "token", "issue", "ann", "--role", "read", "--json")
         token = json.loads(issued.out)["token"]
 
         async def all_say(status: int) -> bool:
@@ -195,7 +196,7 @@ async def test_every_worker_has_the_vault_of_the_server(tmp_path: Path, postgres
             return {one.status for one in said} == {status}
 
         await until(lambda: all_say(200))
-        await keyrelay(data, "token", "revoke", "ann")
+        await command(data, "token", "revoke", "ann")
         await until(lambda: all_say(401))
     assert PASSWORD not in "".join(up.said)
 

@@ -14,6 +14,7 @@ from proxy.certificate import Certificate
 from proxy.patience import Waits
 from tests.support.caller import Caller
 from tests.support.certificates import trusting, write_pair
+from tests.support.command import command
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import keyrelay, served
 from tests.support.relay import running_relay
@@ -36,7 +37,7 @@ def configure(data: Path, origin: Origin, more: str = "") -> None:
 
 
 async def issue(data: Path) -> bytes:
-    ended = await keyrelay(data, "token", "issue", "caller", KEY=KEY)
+    ended = await command(data, "token", "issue", "caller", KEY=KEY)
     assert ended.code == 0, ended.err
     return ended.out.strip().encode()
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.caller import Answered, call
 from tests.support.collector import CLIENT, INTERNAL, SERVER, TraceCollector
+from tests.support.command import command
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import keyrelay, served
 from tests.support.relay import Running, running_relay
@@ -239,9 +240,9 @@ async def own_server(tmp_path: Path, endpoint: str) -> AsyncIterator[tuple[Path,
             f"services: {{openai: {{origin: '{origin.url}'}}}}\n"
             f"server: {{traces_endpoint: '{endpoint}'}}\n"
         )
-        await keyrelay(data, "init")
-        await keyrelay(data, "key", "add", "openai", stdin=KEY + "\n")
-        token = (await keyrelay(data, "token", "issue", "laptop")).out.strip()
+        await command(data, "init")
+        await command(data, "key", "add", "openai", stdin=KEY + "\n")
+        token = (await command(data, "token", "issue", "laptop")).out.strip()
         yield data, token, f"/proxy?server={origin.url}/v1&service=openai"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from proxy.usage import SqliteUsage, Which
 from tests.support.caller import call
+from tests.support.command import command
 from tests.support.engines import RunningPostgres, postgres_running
 from tests.support.origin import Origin, reply
 from tests.support.process import Served, keyrelay, served
@@ -27,9 +28,9 @@ async def prepared(data: Path, origin: Origin, more: str = "") -> str:
     data.mkdir(mode=0o700)
     settings = f"services: {{openai: {{origin: '{origin.url}'}}}}\n{more}"
     (data / "keys.yaml").write_text(settings)
-    await keyrelay(data, "init")
-    await keyrelay(data, "key", "add", "openai", stdin="sk-canary-0123456789abcdefghij\n")
-    return (await keyrelay(data, "token", "issue", "caller")).out.strip()
+    await command(data, "init")
+    await command(data, "key", "add", "openai", stdin="sk-canary-0123456789abcdefghij\n")
+    return (await command(data, "token", "issue", "caller")).out.strip()
 
 
 async def ask(server: Served, origin: Origin, token: str) -> None:
@@ -77,14 +78,14 @@ async def test_an_orderly_end_takes_nothing(tmp_path: Path) -> None:
                 await ask(server, origin, token)
             assert await server.stop() == 0
         assert counted(data) == 5
-        said = await keyrelay(data, "usage", "--by", "service", "--json")
+        said = await command(data, "usage", "--by", "service", "--json")
         assert json.loads(said.out)["by"][0]["calls"] == 5
 
 
 async def test_a_newer_file_stops_the_server(tmp_path: Path) -> None:
     """With the remedy, and the file as it was."""
     data = tmp_path / "data"
-    await keyrelay(data, "init")
+    await command(data, "init")
     with closing(sqlite3.connect(data / "usage.db")) as newer:
         newer.execute("PRAGMA user_version = 9")
     ended = await keyrelay(data, "serve", "--port", "0")
@@ -103,7 +104,7 @@ async def test_instances_on_one_database_tell_each_others_calls(
         second.mkdir(mode=0o700)
         for name in ("keys.yaml", "master.key"):
             shutil.copy(first / name, second / name)
-        limited = await keyrelay(first, "token", "set", "caller", "--budget", "9")
+        limited = await command(first, "token", "set", "caller", "--budget", "9")
         assert limited.code == 0, limited.err
         async with served(first) as one:
             for _ in range(3):
@@ -114,7 +115,7 @@ async def test_instances_on_one_database_tell_each_others_calls(
                     await ask(other, origin, token)
                 told = await call(other.url, "GET", "/usage", ("Authorization", f"Bearer {token}"))
                 assert told.json()["total"]["calls"] == 5
-        said = await keyrelay(second, "usage", "--by", "service", "--json")
+        said = await command(second, "usage", "--by", "service", "--json")
         assert json.loads(said.out)["by"][0]["calls"] == 5
         assert not [*first.glob("usage.db*"), *second.glob("usage.db*")]
     assert postgres.say("SELECT sum(calls) FROM budgets", url.rpartition("/")[2]) == "5"
@@ -124,7 +125,7 @@ async def reached(data: Path, calls: int) -> None:
     """Until so many are told by the command line."""
     async with asyncio.timeout(40):
         while True:
-            said = await keyrelay(data, "usage", "--json")
+            said = await command(data, "usage", "--json")
             if json.loads(said.out)["total"]["calls"] == calls:
                 return
 

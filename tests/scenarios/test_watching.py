@@ -16,8 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.caller import Answered, Caller, call
+from tests.support.command import command
 from tests.support.origin import Origin, reply
-from tests.support.process import COMMAND, Served, environment, keyrelay, served
+from tests.support.process import COMMAND, Served, environment, served
 from tests.support.relay import Running, running_relay
 from tests.support.resolver import FakeResolver
 
@@ -38,9 +39,9 @@ async def scene(tmp_path: Path, settings: str = "") -> AsyncIterator[tuple[Path,
     async with Origin(reply(200, [], b"fine")) as origin:
         text = f"services: {{openai: {{origin: '{origin.url}'}}}}\n{settings}"
         (data / "keys.yaml").write_text(text)
-        await keyrelay(data, "init")
-        await keyrelay(data, "key", "add", "openai", stdin=KEY + "\n")
-        token = (await keyrelay(data, "token", "issue", "laptop")).out.strip()
+        await command(data, "init")
+        await command(data, "key", "add", "openai", stdin=KEY + "\n")
+        token = (await command(data, "token", "issue", "laptop")).out.strip()
         yield data, token, f"/proxy?server={origin.url}/v1?private=CANARY&service=openai"
 
 
@@ -81,8 +82,8 @@ async def test_a_refused_token_is_one_line_that_says_why(tmp_path: Path) -> None
     """A typo is told from a forgery in the log alone: the callers get one answer."""
     async with scene(tmp_path) as (data, token, target):
         typo = token[:-1] + ("a" if token[-1] != "a" else "b")
-        revoked = (await keyrelay(data, "token", "issue", "old")).out.strip()
-        await keyrelay(data, "token", "revoke", "old")
+        revoked = (await command(data, "token", "issue", "old")).out.strip()
+        await command(data, "token", "revoke", "old")
         async with served(data) as server:
             shown = ("kr_x", typo, revoked)
             answers = [await call(server.url, "GET", target, bearer(one)) for one in shown]
@@ -185,7 +186,7 @@ async def test_closed_streams_give_their_numbers_to_nothing_of_ours(tmp_path: Pa
         assert await asyncio.wait_for(process.wait(), 20) == 0
         for path in data.rglob("*"):
             assert path.is_dir() or b'"event":"call"' not in path.read_bytes()
-        assert (await keyrelay(data, "key", "list")).code == 0
+        assert (await command(data, "key", "list")).code == 0
 
 
 async def test_a_full_disk_under_its_words_stops_no_server(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ QUIET = [
 
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser for one test."""
+    """A browser for as many tests as run on this loop."""
     program = need(*CHROMIUM)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.caller import Answered, call
+from tests.support.command import command
 from tests.support.engines import RunningPostgres, RunningRedis
 from tests.support.origin import Origin
-from tests.support.process import Served, keyrelay, served
+from tests.support.process import Served, served
 
 KEY: Final = "sk-fleet-0123456789abcdefghijkl"
 PATIENCE_SECONDS: Final = 60.0
@@ -33,7 +34,7 @@ class Instance:
 
     async def run(self, *words: str) -> str:
         """A command of the admin's beside it; what it printed."""
-        ended = await keyrelay(self.data, *words, **self.environ)
+        ended = await command(self.data, *words, **self.environ)
         assert ended.code == 0, ended.err
         return ended.out.strip()
 
@@ -108,6 +109,6 @@ async def until_all(fleet: Fleet, holds: object, seconds: float = PATIENCE_SECON
 
 async def _master_key(folder: Path) -> Path:
     """One for all: made by `init` in a directory that is not used again."""
-    made = await keyrelay(folder / "first", "init")
+    made = await command(folder / "first", "init")
     assert made.code == 0, made.err
     return (folder / "first" / "master.key").replace(folder / "master.key")

@@ -21,7 +21,11 @@ from proxy.network import Resolver
 from proxy.patience import Waits
 from proxy.services import Services, load_services
 from proxy.threshold import Agreements
+from tests.support.vaults import begin
 from vault import Backend, NewKey, NewToken, Secret, Vault, open_vault
+
+_running: set[Path] = set()
+"""Where some run now. Two at a time are two vaults, each with keys of its own."""
 
 
 @dataclass
@@ -76,6 +80,8 @@ async def running_relay(
     registry = load_services({**config.services, **(services or {})})
     place = config.vault.url
     url = None if place is None else place.text
+    if url is None and not _running:
+        begin(data)
     vault = await open_vault(data, {}, clock, url=url, create=True, actor="test")
     sock = listener()
     port = sock.getsockname()[1]
@@ -88,6 +94,7 @@ async def running_relay(
         entrance = Agreements(lambda: certificate.context, doors.callers, waits.header)
     server = Server(relay, sock, waits, entrance=entrance)
     await relay.start()
+    _running.add(data)
     try:
         async with server.running():
             scheme = "http" if certificate is None else "https"
@@ -96,6 +103,7 @@ async def running_relay(
             up.token = await up.issue(name)
             yield up
     finally:
+        _running.discard(data)
         await relay.stop()
         await vault.close()
         sock.close()

@@ -14,6 +14,7 @@ from proxy.clock import SystemClock
 from tests.support.caller import Answered, Caller
 from tests.support.origin import Origin
 from tests.support.process import Served, served
+from tests.support.vaults import begin
 from vault import NewKey, NewToken, Secret, Vault, open_vault
 
 KEY = "sk-canary-0123456789abcdefghij"
@@ -101,7 +102,8 @@ async def team(
     data: Path, origin: Origin, settings: str = "", workers: int = 2
 ) -> AsyncIterator[Team]:
     """A server with the origin in OpenAI's place; `settings`: more of keys.yaml."""
-    vault = await open_vault(data, {}, SystemClock(), create=True, actor="test")
+    begin(data)
+    vault = await open_vault(data, {}, SystemClock(), actor="test")
     try:
         await vault.put_key(NewKey("default", "openai", "default", {"key": Secret(KEY.encode())}))
         _, token = await vault.issue_token(NewToken("default", "caller"))

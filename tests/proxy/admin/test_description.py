@@ -14,7 +14,8 @@ from schemathesis.engine.events import EngineFinished, ScenarioFinished
 
 from proxy.admin.openapi import ALL, document
 from proxy.admin.operations import OPERATIONS
-from tests.support.process import keyrelay, served
+from tests.support.command import command
+from tests.support.process import served
 
 SEED = 20261121
 EXAMPLES = 12
@@ -68,9 +69,9 @@ def failures(event: ScenarioFinished) -> list[str]:
 async def test_the_api_is_what_it_says(tmp_path: Path) -> None:
     """No answer, status, type or method but those of /openapi.json; nothing unknown is taken."""
     data = tmp_path / "data"
-    await keyrelay(data, "init")
+    await command(data, "init")
     (data / "keys.yaml").write_text("limits: {wrong_tokens: null}\n")  # it tries many on purpose
-    issued = await keyrelay(data, "token", "issue", "ada", "--role", "admin")
+    issued = await command(data, "token", "issue", "ada", "--role", "admin")
     async with served(data) as up:
         wrong, called = await asyncio.to_thread(tried, up.url, issued.out.strip())
     assert not wrong, "\n\n".join(wrong)

@@ -12,7 +12,8 @@ import pytest
 from proxy.admin.session import _csrf
 from tests.proxy.admin.conftest import FORM, OWN, Office
 from tests.support.caller import call
-from tests.support.process import keyrelay, served
+from tests.support.command import command
+from tests.support.process import served
 
 EVIL = ("Origin", "https://evil.example")
 
@@ -156,8 +157,8 @@ async def test_the_cookie_opens_no_api(office: Office) -> None:
 async def test_a_revoked_token_ends_its_sessions_within_a_second(tmp_path: Path) -> None:
     """Revoked by the command line, while the server runs."""
     data = tmp_path / "data"
-    await keyrelay(data, "init")
-    token = (await keyrelay(data, "token", "issue", "ada", "--role", "admin")).out.strip()
+    await command(data, "init")
+    token = (await command(data, "token", "issue", "ada", "--role", "admin")).out.strip()
     async with served(data) as up:
         body = urlencode({"token": token}).encode()
         own = ("Origin", "http://relay.test")
@@ -169,7 +170,7 @@ async def test_a_revoked_token_ends_its_sessions_within_a_second(tmp_path: Path)
             return (await call(up.url, "POST", "/admin/logout", FORM, own, cookie, body=b"")).status
 
         assert (signed.status, await leave()) == (303, 403)
-        assert (await keyrelay(data, "token", "revoke", "ada")).code == 0
+        assert (await command(data, "token", "revoke", "ada")).code == 0
         async with asyncio.timeout(20):  # a busy machine; the rule is a second
             while await leave() != 401:
                 await asyncio.sleep(0.02)
@@ -179,9 +180,9 @@ async def test_a_revoked_token_ends_its_sessions_within_a_second(tmp_path: Path)
 async def test_with_a_listener_of_its_own_administration_is_there_only(tmp_path: Path) -> None:
     """`server.admin_listen`: nothing of it on the usual port, and no calls on this one."""
     data = tmp_path / "data"
-    await keyrelay(data, "init")
+    await command(data, "init")
     (data / "keys.yaml").write_text("server: {admin_listen: '127.0.0.1:0'}\n")
-    token = (await keyrelay(data, "token", "issue", "ada", "--role", "admin")).out.strip()
+    token = (await command(data, "token", "issue", "ada", "--role", "admin")).out.strip()
     bearer = ("Authorization", f"Bearer {token}")
     async with served(data) as up:
         [line] = [one for one in up.said if "admin on " in one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -96,14 +97,29 @@ def checked(said: Said, code: int) -> Said:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """A shell in an empty place."""
-    for name in [name for name in os.environ if name.startswith("KEYRELAY_")]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     return Terminal(tmp_path)
 
 
+def forget_settings(patch: pytest.MonkeyPatch) -> None:
+    """Those of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("KEYRELAY_")]:
+        patch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory after `keyrelay init`."""
+    terminal = Terminal(tmp_path_factory.mktemp("made"))
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings(patch)
+        terminal.run("init")
+    return terminal.data
+
+
 @pytest.fixture
-def relay(shell: Terminal) -> Terminal:
-    """The same after `keyrelay init`."""
-    shell.run("init")
+def relay(shell: Terminal, made: Path) -> Terminal:
+    """The same with such a one."""
+    shutil.copytree(made, shell.data)
     return shell

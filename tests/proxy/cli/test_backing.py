@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.cli.conftest import CANARY, Terminal
-from tests.support.process import keyrelay, served
+from tests.support.command import command
+from tests.support.process import served
 from vault import passphrase
 
 WORDS = "correct horse battery"
@@ -86,8 +87,8 @@ def test_an_older_vault_does_not_open_until_that_is_accepted(relay: Terminal) ->
     relay.run("backup", "one.backup", stdin=WORDS)
     relay.run("key", "add", "openai", stdin=CANARY)
     relay.run("restore", "one.backup", "--replace", stdin=WORDS)
-    for command in (["key", "list"], ["serve", "--port", "0"]):
-        said = relay.run(*command, code=1)
+    for words in (["key", "list"], ["serve", "--port", "0"]):
+        said = relay.run(*words, code=1)
         assert "the vault's database is an older one" in said.err
         assert "keyrelay serve --accept-rollback" in said.err
     relay.run("restore", "one.backup", "--replace", "--accept-rollback", stdin=WORDS)
@@ -98,15 +99,15 @@ def test_an_older_vault_does_not_open_until_that_is_accepted(relay: Terminal) ->
 async def test_a_server_accepts_an_older_vault_when_told(tmp_path: Path) -> None:
     """Once; from then on it is the newest one."""
     data = tmp_path / "data"
-    assert (await keyrelay(data, "init")).code == 0
+    assert (await command(data, "init")).code == 0
     old = (data / "vault.db").read_bytes()
-    assert (await keyrelay(data, "token", "issue", "ada")).code == 0
+    assert (await command(data, "token", "issue", "ada")).code == 0
     (data / "vault.db").write_bytes(old)
-    assert (await keyrelay(data, "token", "list")).code == 1
+    assert (await command(data, "token", "list")).code == 1
     async with served(data, "--accept-rollback"):
-        assert (await keyrelay(data, "token", "issue", "bob")).code == 0
+        assert (await command(data, "token", "issue", "bob")).code == 0
     async with served(data):
-        assert (await keyrelay(data, "token", "list")).code == 0
+        assert (await command(data, "token", "list")).code == 0
 
 
 def test_a_backup_may_be_sealed_to_a_key(relay: Terminal) -> None:

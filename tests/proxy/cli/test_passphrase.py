@@ -9,7 +9,8 @@ import pytest
 from tests.proxy.cli.conftest import CANARY, Terminal
 from tests.proxy.cli.test_key import at_terminal
 from tests.support.canaries import files, holds
-from tests.support.process import keyrelay, served
+from tests.support.command import command
+from tests.support.process import served
 from vault import masterseal, passphrase
 from vault.masterseal import Cost
 
@@ -137,11 +138,11 @@ async def test_a_server_starts_with_it_and_shows_it_nowhere(tmp_path: Path) -> N
     words.write_text(WORDS)
     words.chmod(0o600)
     environ = {"KEYRELAY_MASTER_PASSPHRASE_FILE": str(words)}
-    assert (await keyrelay(data, "init", **environ)).code == 0
+    assert (await command(data, "init", **environ)).code == 0
     async with served(data, **environ) as server:
         of = Path(f"/proc/{server.process.pid}")
         for name in ("cmdline", "environ"):
             assert holds((of / name).read_bytes(), WORDS) == []
-        assert (await keyrelay(data, "token", "issue", "ada", **environ)).code == 0
+        assert (await command(data, "token", "issue", "ada", **environ)).code == 0
     for path, octets in files(data):
         assert (path.name, holds(octets, WORDS)) == (path.name, [])

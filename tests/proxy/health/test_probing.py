@@ -18,6 +18,7 @@ from proxy.health.watch import Health
 from proxy.messages import RequestBody, Response
 from proxy.services import CurrentServices, load_services
 from tests.support.clock import FakeClock
+from tests.support.vaults import begin
 from vault import KeyRef, NewKey, Secret, Vault, open_vault
 
 SERVICES = CurrentServices(load_services())
@@ -46,7 +47,8 @@ class Provider:
 
 @pytest.fixture
 async def vault(tmp_path: Path) -> AsyncIterator[Vault]:
-    vault = await open_vault(tmp_path / "data", {}, FakeClock(), create=True, actor="test")
+    begin(tmp_path / "data")
+    vault = await open_vault(tmp_path / "data", {}, FakeClock(), actor="test")
     for service in ("openai", "deepl"):
         key = {"key": Secret(b"sk-test-0123456789abcdef")}
         await vault.put_key(NewKey("default", service, "default", key))

@@ -90,8 +90,11 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all(file: SqliteUsage) -> None:
     assert [one.calls for one in file.sums(EVER, ())[0]] == [2]
 
 
-def test_every_write_takes_its_turn(file: SqliteUsage, tmp_path: Path) -> None:
+def test_every_write_takes_its_turn(
+    file: SqliteUsage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Budgets are written to the same file, perhaps by another process: never at one instant."""
+    monkeypatch.setattr(sqlite_store, "BUSY_SECONDS", 0.05)
     for write in (file.open, lambda: file.write([a_row()]), lambda: file.sweep(FORGETTING)):
         with turn(tmp_path / "usage.db", 1), pytest.raises(UsageError, match="else is writing"):
             write()
@@ -101,8 +104,11 @@ def test_every_write_takes_its_turn(file: SqliteUsage, tmp_path: Path) -> None:
         file.close()
 
 
-def test_who_reads_does_not_wait_for_who_writes(file: SqliteUsage, tmp_path: Path) -> None:
+def test_who_reads_does_not_wait_for_who_writes(
+    file: SqliteUsage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A transaction that is open changes nothing for readers; writers give up soon."""
+    monkeypatch.setattr(sqlite_store, "BUSY_SECONDS", 0.05)
     file.write([a_row()])
     with closing(sqlite3.connect(tmp_path / "usage.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

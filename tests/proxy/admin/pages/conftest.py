@@ -10,7 +10,6 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Page
 
-from tests.support.browser import chromium
 from tests.support.caller import Answered, call
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import Running, running_relay
@@ -58,7 +57,9 @@ class Visit:
 
 
 @contextlib.asynccontextmanager
-async def visit(data: Path, settings: str | None = None, **context: Any) -> AsyncIterator[Visit]:
+async def visit(
+    browser: Browser, data: Path, settings: str | None = None, **context: Any
+) -> AsyncIterator[Visit]:
     """A server whose services all live at one origin, and a window that nobody has signed in."""
     async with (
         Origin(MODELS) as origin,
@@ -67,7 +68,6 @@ async def visit(data: Path, settings: str | None = None, **context: Any) -> Asyn
             {name: {"origin": origin.url} for name in ("openai", "anthropic", "tavily")},
             settings,
         ) as up,
-        chromium() as browser,
     ):
         admin = await up.issue("ada", role="admin")
         opened = Visit(await window(browser, **context), up, origin, admin)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Route
+from playwright.async_api import Browser, Route
 
 from tests.proxy.admin.pages.conftest import KEYS, visit
 from tests.support.caller import call
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser's
 
 NARROW = {"viewport": {"width": 360, "height": 740}}
 EVERYWHERE = (
@@ -26,9 +28,9 @@ EVERYWHERE = (
 )
 
 
-async def test_signing_in_by_keyboard_alone(tmp_path: Path) -> None:
+async def test_signing_in_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
     """The field has the focus, Enter signs in; Tab reaches the skip link first, then the nav."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.open()
         await opened.page.keyboard.type(opened.admin)
         await opened.page.keyboard.press("Enter")
@@ -45,9 +47,11 @@ async def test_signing_in_by_keyboard_alone(tmp_path: Path) -> None:
         assert await opened.page.evaluate("document.activeElement.id") == "main"
 
 
-async def test_a_wrong_token_is_said_and_a_sign_out_ends_it(tmp_path: Path) -> None:
+async def test_a_wrong_token_is_said_and_a_sign_out_ends_it(
+    browser: Browser, tmp_path: Path
+) -> None:
     """The page asks again; the token is in no URL and in no page."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.open()
         await opened.page.get_by_label("Admin token").fill("kr_wrong")
         await opened.page.get_by_role("button", name="Sign in").click()
@@ -64,9 +68,11 @@ async def test_a_wrong_token_is_said_and_a_sign_out_ends_it(tmp_path: Path) -> N
         assert await opened.page.get_by_label("Admin token").is_visible()
 
 
-async def test_a_token_is_shown_once_then_calls_then_is_revoked(tmp_path: Path) -> None:
+async def test_a_token_is_shown_once_then_calls_then_is_revoked(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Issued in a dialog, shown on the answer alone, over after a confirmation."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.up.add_key("openai", key=KEYS["openai"])
         await opened.sign_in()
         page = opened.page
@@ -91,9 +97,9 @@ async def test_a_token_is_shown_once_then_calls_then_is_revoked(tmp_path: Path) 
         assert (await opened.call(token=token)).status == 401
 
 
-async def test_a_form_that_is_sent_twice_is_sent_once(tmp_path: Path) -> None:
+async def test_a_form_that_is_sent_twice_is_sent_once(browser: Browser, tmp_path: Path) -> None:
     """A double click doesn't lose the token; and after going back the form can be sent again."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         page = opened.page
         await opened.sign_in()
         for name in ("first", "second"):
@@ -109,7 +115,9 @@ async def test_a_form_that_is_sent_twice_is_sent_once(tmp_path: Path) -> None:
         assert len(await opened.up.vault.list_tokens("default")) == 5
 
 
-async def test_a_dialog_that_can_not_be_asked_for_is_a_page(tmp_path: Path) -> None:
+async def test_a_dialog_that_can_not_be_asked_for_is_a_page(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Where a script gets no answer the link is followed: the browser says what is wrong."""
 
     async def cut(route: Route) -> None:
@@ -118,7 +126,7 @@ async def test_a_dialog_that_can_not_be_asked_for_is_a_page(tmp_path: Path) -> N
         else:
             await route.continue_()
 
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.sign_in()
         await opened.go_to("Tokens")
         await opened.page.route("**/admin/tokens/issue", cut)
@@ -128,9 +136,11 @@ async def test_a_dialog_that_can_not_be_asked_for_is_a_page(tmp_path: Path) -> N
         opened.mistakes.clear()  # the browser reports what was cut
 
 
-async def test_a_key_is_added_rotated_preferred_and_removed(tmp_path: Path) -> None:
+async def test_a_key_is_added_rotated_preferred_and_removed(
+    browser: Browser, tmp_path: Path
+) -> None:
     """The fields follow the service; a key goes to the server once and comes back masked only."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.sign_in()
         page = opened.page
         await opened.go_to("Keys")
@@ -164,9 +174,9 @@ async def test_a_key_is_added_rotated_preferred_and_removed(tmp_path: Path) -> N
         assert await second.count() == 0
 
 
-async def test_a_backend_is_added_and_taken_back(tmp_path: Path) -> None:
+async def test_a_backend_is_added_and_taken_back(browser: Browser, tmp_path: Path) -> None:
     """What is wrong with it is said above the form, which keeps what was typed."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.sign_in()
         page = opened.page
         await opened.go_to("Backends")
@@ -187,9 +197,9 @@ async def test_a_backend_is_added_and_taken_back(tmp_path: Path) -> None:
         assert await row.count() == 0
 
 
-async def test_calls_appear_as_they_end(tmp_path: Path) -> None:
+async def test_calls_appear_as_they_end(browser: Browser, tmp_path: Path) -> None:
     """By server-sent events; filtered, paused, and of the admin's own tenant only."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         for tenant in ("default", "other"):
             await opened.up.add_key("openai", tenant=tenant, key=KEYS["openai"])
         foreign = await opened.up.issue("stranger", tenant="other")
@@ -221,9 +231,9 @@ async def test_calls_appear_as_they_end(tmp_path: Path) -> None:
         assert await rows.count() == 2
 
 
-async def test_the_overview_draws_what_was_called(tmp_path: Path) -> None:
+async def test_the_overview_draws_what_was_called(browser: Browser, tmp_path: Path) -> None:
     """Charts and the same numbers as tables; every range; the page asks for no other server."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         asked: list[str] = []
         opened.page.on("request", lambda request: asked.append(request.url))
         await opened.up.add_key("openai", key=KEYS["openai"])
@@ -241,9 +251,11 @@ async def test_the_overview_draws_what_was_called(tmp_path: Path) -> None:
         assert {url.partition("/admin")[0] for url in asked} == {opened.up.url}
 
 
-async def test_the_overview_renews_itself_and_says_when_it_can_not(tmp_path: Path) -> None:
+async def test_the_overview_renews_itself_and_says_when_it_can_not(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Figures are replaced in place; a session that has ended leads to the sign-in."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.up.add_key("openai", key=KEYS["openai"])
         await opened.sign_in()
         await opened.call()
@@ -258,9 +270,11 @@ async def test_the_overview_renews_itself_and_says_when_it_can_not(tmp_path: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_page_is_wider_than_its_screen(tmp_path: Path, scheme: str) -> None:
+async def test_no_page_is_wider_than_its_screen(
+    browser: Browser, tmp_path: Path, scheme: str
+) -> None:
     """From 360 pixels on, empty and with the longest names, in light and dark, which differ."""
-    async with visit(tmp_path / "data", color_scheme=scheme, **NARROW) as opened:
+    async with visit(browser, tmp_path / "data", color_scheme=scheme, **NARROW) as opened:
         await opened.open()
         assert await opened.wide() <= 0
         await opened.sign_in()
@@ -280,9 +294,11 @@ async def test_no_page_is_wider_than_its_screen(tmp_path: Path, scheme: str) -> 
                 assert await opened.wide() <= 0, (width, path)
 
 
-async def test_everything_but_the_tail_works_without_scripts(tmp_path: Path) -> None:
+async def test_everything_but_the_tail_works_without_scripts(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Dialogs become pages, charts become tables."""
-    async with visit(tmp_path / "data", java_script_enabled=False) as opened:
+    async with visit(browser, tmp_path / "data", java_script_enabled=False) as opened:
         page = opened.page
         await opened.sign_in()
         await opened.open("/keys/add")
@@ -300,9 +316,9 @@ async def test_everything_but_the_tail_works_without_scripts(tmp_path: Path) -> 
         assert await page.locator("#tail tbody tr").count() == 1
 
 
-async def test_a_token_lives_and_ends_without_scripts(tmp_path: Path) -> None:
+async def test_a_token_lives_and_ends_without_scripts(browser: Browser, tmp_path: Path) -> None:
     """Issued, limited, revoked, signed out: links lead to pages that have the same forms."""
-    async with visit(tmp_path / "data", java_script_enabled=False) as opened:
+    async with visit(browser, tmp_path / "data", java_script_enabled=False) as opened:
         page = opened.page
         await opened.up.add_key("openai", key=KEYS["openai"])
         await opened.sign_in()
@@ -333,9 +349,11 @@ async def test_a_token_lives_and_ends_without_scripts(tmp_path: Path) -> None:
         await page.get_by_label("Admin token").wait_for()
 
 
-async def test_whoever_is_signed_out_meanwhile_is_asked_to_sign_in(tmp_path: Path) -> None:
+async def test_whoever_is_signed_out_meanwhile_is_asked_to_sign_in(
+    browser: Browser, tmp_path: Path
+) -> None:
     """By a link, by a dialog and by a form; each says why, and what follows works again."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         page = opened.page
         for number, way in enumerate(("link", "dialog", "form")):
             name = f"admin-{number}"
@@ -361,9 +379,9 @@ async def test_whoever_is_signed_out_meanwhile_is_asked_to_sign_in(tmp_path: Pat
         opened.mistakes.clear()  # the browser reports the status 401 there
 
 
-async def test_what_a_caller_chooses_is_text_on_the_page(tmp_path: Path) -> None:
+async def test_what_a_caller_chooses_is_text_on_the_page(browser: Browser, tmp_path: Path) -> None:
     """Methods and hosts come from outside: they are shown, never run."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await opened.up.add_key("openai", key=KEYS["openai"])
         await opened.sign_in()
         await opened.open("/calls?service=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")

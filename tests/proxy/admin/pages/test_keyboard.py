@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from tests.proxy.admin.pages.conftest import KEYS, Visit, visit
 from tests.proxy.admin.pages.test_in_browser import EVERYWHERE
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser's
 
 CONTROLS = "a[href], button, input:not([type=hidden]), select, summary, pre[tabindex], .scroll"
 PLACES = f"""() => [...document.querySelectorAll('{CONTROLS}')]
@@ -83,9 +85,11 @@ async def full(opened: Visit) -> None:
     await opened.sign_in()
 
 
-async def test_a_token_is_issued_limited_and_revoked_by_keyboard_alone(tmp_path: Path) -> None:
+async def test_a_token_is_issued_limited_and_revoked_by_keyboard_alone(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Tab, Enter, typing; the focus goes into each dialog."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         page = opened.page
         await opened.open()
         await page.keyboard.type(opened.admin)
@@ -124,9 +128,11 @@ async def test_a_token_is_issued_limited_and_revoked_by_keyboard_alone(tmp_path:
         assert (await opened.call(token=text)).status == 401
 
 
-async def test_a_dialog_ends_with_escape_and_gives_the_focus_back(tmp_path: Path) -> None:
+async def test_a_dialog_ends_with_escape_and_gives_the_focus_back(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Whatever it asks; nothing has changed, and Tab stays within it while it is open."""
-    async with visit(tmp_path / "data") as opened:
+    async with visit(browser, tmp_path / "data") as opened:
         await full(opened)
         page = opened.page
         for path, words in (
@@ -151,10 +157,10 @@ async def test_a_dialog_ends_with_escape_and_gives_the_focus_back(tmp_path: Path
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_every_control_is_reached_named_and_every_word_stands_out(
-    tmp_path: Path, scheme: str
+    browser: Browser, tmp_path: Path, scheme: str
 ) -> None:
     """By Tab alone, with a focus that is seen; text has a contrast of 4.5 at least."""
-    async with visit(tmp_path / "data", color_scheme=scheme) as opened:
+    async with visit(browser, tmp_path / "data", color_scheme=scheme) as opened:
         await opened.open()
         assert await opened.page.evaluate(FAINT) == []
         await full(opened)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from proxy.clock import SystemClock
 from proxy.destinations import parse_registration
@@ -89,10 +89,13 @@ async def _call(opened: Visit, texts: Mapping[str, str]) -> None:
         await opened.call("anthropic", token=texts[name], query="?cache=4102444800&b=2")
 
 
-async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(tmp_path: Path) -> None:
+@pytest.mark.asyncio(loop_scope="session")  # the browser's
+async def test_a_lived_in_page_is_shown_in_light_and_dark_and_on_a_phone(
+    browser: Browser, tmp_path: Path
+) -> None:
     """Every section with a month of calls behind it, and no complaint of the browser's."""
     texts = await settle(tmp_path / "data")
-    async with visit(tmp_path / "data", PRICES) as opened:
+    async with visit(browser, tmp_path / "data", PRICES) as opened:
         await _call(opened, texts)
         await opened.up.vault.revoke_token("default", "everything")
         page = opened.page
