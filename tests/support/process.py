@@ -7,15 +7,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.support.canaries import LEDGER, TOKEN
 from tests.support.dials import REPORTS
 
 COMMAND = (sys.executable, "-m", "proxy.cli")
+REFERENCE = re.compile(r"\$\{(\w+)\}|\bfile:([^\s'\",}\]]+)")
+"""What stands in keys.yaml in a secret's place."""
 
 
 @dataclass
@@ -34,6 +37,27 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
+def learn(data: Path, environ: Mapping[str, str]) -> set[str]:
+    """Takes what keys.yaml reads elsewhere for secret: of an environment, whose names these are,
+    and of files. Of the URL of an engine it is the password."""
+    names, settings = {"KEYRELAY_MASTER_KEY"}, data / "keys.yaml"
+    read = settings.read_text() if settings.is_file() else ""  # a test may put a pipe there
+    for name, file in REFERENCE.findall(read):
+        names.add(name)
+        if file and (data / file).is_file():
+            LEDGER.typed((data / file).read_bytes())
+    for value in (environ[name] for name in names & set(environ)):
+        secret = (urlsplit(value).password or "") if "://" in value else value
+        LEDGER.key(secret.encode("utf-8", "surrogateescape"))
+    return names
+
+
+def unlike(environ: bytes, names: Collection[str]) -> bytes:
+    """A process's variables without those."""
+    variables = environ.split(b"\0")
+    return b"\0".join(one for one in variables if one.partition(b"=")[0].decode() not in names)
+
+
 async def keyrelay(data: Path, *arguments: str, stdin: str = "", **environ: str) -> Ended:
     """Runs one command to its end."""
     process = await asyncio.create_subprocess_exec(
@@ -47,6 +71,7 @@ async def keyrelay(data: Path, *arguments: str, stdin: str = "", **environ: str)
         env=environment(**environ),
     )
     LEDGER.typed(stdin)
+    learn(data, environ)
     out, err = await process.communicate(stdin.encode())
     for found in TOKEN.finditer(out.decode()):
         LEDGER.token(found[0])
@@ -69,16 +94,30 @@ class Served:
 
     def proc(self, name: str) -> bytes:
         """A file of its in /proc; empty once it has ended."""
-        try:
-            return Path(f"/proc/{self.process.pid}/{name}").read_bytes()
-        except OSError:
-            return b""
+        return _proc(self.process.pid, name)
+
+    def look(self, known: Collection[str]) -> None:
+        """What others see of it and of its workers. `known`: variables that were given to it."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        workers = b" ".join(
+            _proc(self.process.pid, f"task/{one.parent.name}/children") for one in tasks
+        )
+        for process in (self.process.pid, *map(int, workers.split())):
+            LEDGER.look("the server's command line", _proc(process, "cmdline"))
+            LEDGER.look("the server's environment", unlike(_proc(process, "environ"), known))
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks it to end; its exit code."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 20)
+
+
+def _proc(process: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:
+        return b""
 
 
 @asynccontextmanager
@@ -99,6 +138,7 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
     )
     assert process.stdout is not None
     up = Served("", process)
+    known = learn(data, environ)
     demo = "--demo" in arguments  # which shows the token that it made
     try:
         while not up.url:
@@ -109,8 +149,7 @@ async def served(data: Path, *arguments: str, **environ: str) -> AsyncIterator[S
                 up.url = found[1].rstrip(",")
         reader = asyncio.create_task(_read_on(process.stdout, up.said))
         yield up
-        LEDGER.look("the server's command line", up.proc("cmdline"))
-        LEDGER.look("the server's environment", up.proc("environ"))
+        up.look(known | learn(data, environ))  # keys.yaml may have changed
         await up.stop()
         await reader
         LEDGER.look("the server's words", "".join(up.said).encode(), shows_tokens=demo)

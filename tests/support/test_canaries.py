@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tests.support.canaries import LEDGER, Ledger, holds
+from tests.support.process import learn, unlike
 from vault import Secret
 from vault.tokens import mint
 
@@ -54,3 +55,19 @@ def test_files_of_a_test_are_its_own_and_all_others_are_looked_at(tmp_path: Path
     ledger.key(KEY.encode())
     ledger.look_at_files(tmp_path)
     assert [leak.partition(" holds ")[0] for leak in ledger.leaks] == ["input.yaml"]
+
+
+def test_what_a_configuration_reads_elsewhere_is_known(tmp_path: Path) -> None:
+    """Of the environment and of files; the password of a URL; not what it does not name."""
+    (tmp_path / "keys.yaml").write_text(
+        "keys: {openai: '${MINE}', twilio: {key: file:theirs}}\nvault: {url: '${DB}'}\n"
+    )
+    (tmp_path / "theirs").write_text("sk-of-a-file-0123456789\n")
+    url = "postgresql://me:of-the-database-0123@127.0.0.1/d"
+    given = {"MINE": KEY, "DB": url, "OTHER": "no-secret-at-all-0123"}
+    names = learn(tmp_path, given)
+    assert LEDGER.keys >= {KEY, "sk-of-a-file-0123456789", "of-the-database-0123"}
+    assert not LEDGER.keys & {url, given["OTHER"]}
+    environ = "\0".join(f"{name}={text}" for name, text in {**given, "LEFT": KEY}.items()).encode()
+    assert holds(unlike(environ, names), KEY, url) == [KEY]
+    assert holds(unlike(environ, {*names, "LEFT"}), KEY, url) == []
