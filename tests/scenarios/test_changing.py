@@ -258,9 +258,9 @@ async def test_who_is_still_served_at_the_deadline_is_cut_and_counted(
 
 async def test_who_does_not_read_keeps_no_server_from_ending(data: Path, origin: Origin) -> None:
     """Not even by a call behind answers that it lets lie: what it is told waits for nobody."""
-    await keyrelay(data, "init")
+    await command(data, "init")
     configure(data, origin, "${FIRST}", "server: {shutdown_grace: 0.3s}\n")
-    issued = await keyrelay(data, "token", "issue", "ada", "--role", "admin", **KEYS)
+    issued = await command(data, "token", "issue", "ada", "--role", "admin", **KEYS)
     bearer = ("Authorization", f"Bearer {issued.out.strip()}")
     kept = "/proxy/openai/cache=4102444800/-/v1/large"
     origin.answer_with(reply(200, [], b"x" * 900_000))
