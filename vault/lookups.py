@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
@@ -53,7 +54,9 @@ class Lookups:
     it.
     """
 
-    __slots__ = ("data_keys", "holdings", "opened", "purges", "recognised", "refused", "tokens")
+    __slots__ = (
+        "data_keys", "holdings", "looking", "opened", "purges", "recognised", "refused", "tokens",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         # A token's digest beside it; an id that nobody has is remembered with None for the token.
@@ -61,6 +64,7 @@ class Lookups:
         # Digests of texts that are no token, whether somebody has their id or not.
         self.refused: Bounded[bytes, bool] = Bounded(_REFUSED)
         self.holdings: Bounded[str, Holdings] = Bounded(_TENANTS)
+        self.looking: dict[str, asyncio.Task[Holdings]] = {}  # for what a tenant holds
         self.opened: Bounded[tuple[str, str, str, int], Credential] = Bounded(_OPENED)
         self.recognised: Bounded[bytes, tuple[Recognised, ...]] = Bounded(_RECOGNISED)
         self.purges: tuple[Purge, ...] | None = None

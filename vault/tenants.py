@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -12,6 +14,7 @@ from vault import issued, keyrows, places
 from vault.audit import Change
 from vault.core import Core
 from vault.errors import Declared, NotThere
+from vault.lookups import Lookups
 from vault.names import check_names
 from vault.records import Holdings, Purge
 from vault.register import Register, words_of
@@ -54,13 +57,22 @@ class Tenants:
     async def holdings(self, tenant: str) -> Holdings:
         """What one tenant holds, the file's share included."""
         seen = self._core.seen
-        held = seen.holdings.get(tenant)
-        if held is None:
-            async with self._core.reading() as connection:
-                register = await self._core.register(connection)
-                stored = await _stored_holdings(connection, tenant, register)
-            held = self._core.declared.merge(stored)
-            seen.holdings.put(tenant, held)
+        return seen.holdings.get(tenant) or await self._looked_up(tenant, seen)
+
+    async def _looked_up(self, tenant: str, seen: Lookups) -> Holdings:
+        """Once for all who ask meanwhile: of thousands of keys it takes its time."""
+        looking = seen.looking.get(tenant)
+        if looking is None:
+            looking = seen.looking[tenant] = asyncio.create_task(self._look_up(tenant, seen))
+            looking.add_done_callback(partial(_end, seen.looking, tenant))
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, tenant: str, seen: Lookups) -> Holdings:
+        async with self._core.reading() as connection:
+            register = await self._core.register(connection)
+            stored = await _stored_holdings(connection, tenant, register)
+        held = self._core.declared.merge(stored)
+        seen.holdings.put(tenant, held)
         return held
 
     async def purge(self, purge: Purge) -> None:
@@ -92,6 +104,14 @@ class Tenants:
                 *(Purge(now, *(word or None for word in words_of(name)[1:])) for name in doubtful),
             )
         return seen.purges
+
+
+def _end(
+    looking: dict[str, asyncio.Task[Holdings]], tenant: str, done: asyncio.Task[Holdings]
+) -> None:
+    del looking[tenant]
+    if not done.cancelled():
+        done.exception()  # whoever asked may have gone
 
 
 async def _stored_tenants(connection: AsyncConnection) -> set[str]:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any, NoReturn
+
 import pytest
 
 from tests.support.clock import FakeClock
 from tests.vault.conftest import Opener
 from tests.vault.words import FIRST, SECOND, backend, new_key
-from vault import AuditEntry, Invalid, NewToken, NotThere, Purge, Secret, Vault
+from vault import (
+    AuditEntry,
+    Changes,
+    Invalid,
+    KeyRef,
+    NewToken,
+    NotThere,
+    Purge,
+    Secret,
+    StoreUnavailable,
+    Vault,
+    keyrows,
+)
 
 
 async def test_a_tenant_exists_by_having_something(vault: Vault) -> None:
@@ -33,6 +49,54 @@ async def test_removing_a_tenant_ends_all_that_it_has(vault: Vault, clock: FakeC
     assert await vault.purges() == (Purge(clock.now(), "gone"),)
     with pytest.raises(NotThere, match="there is no tenant 'gone'"):
         await vault.remove_tenant("gone")
+
+
+async def test_many_keys_are_looked_up_once_for_all_who_ask(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change, off the event loop; one who goes meanwhile ends it for nobody."""
+    monkeypatch.setattr(keyrows, "_FEW", 3)
+    await vault.apply(Changes(tuple(new_key(alias=f"a{n}") for n in range(4))))
+    await vault.remove_key("default", "openai", "a2")
+    real, judged = keyrows._ranked, []
+
+    def ranked(*given: Any) -> list[KeyRef]:
+        judged.append(threading.current_thread())
+        return real(*given)
+
+    monkeypatch.setattr(keyrows, "_ranked", ranked)
+    asking = [asyncio.create_task(vault.holdings("default")) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert {id(one) for one in found[1:]} == {id(await vault.holdings("default"))}
+    assert [key.alias for key in found[1].keys["openai"]] == ["a0", "a1", "a3"]
+    assert [one is threading.main_thread() for one in judged] == [False]
+
+
+async def test_one_failure_is_that_of_all_who_asked(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for its own; the next one who asks tries again. One that was cancelled too."""
+    await vault.put_key(new_key())
+    with monkeypatch.context() as broken:
+        broken.setattr(vault._core, "reading", unavailable)
+        asked = [vault.holdings("default") for _ in range(3)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(one) for one in found] == [StoreUnavailable] * 3
+    assert found[0] is found[2]
+    asking = asyncio.create_task(vault.holdings("default"))
+    await asyncio.sleep(0)
+    [looking] = vault._core.seen.looking.values()
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert list((await vault.holdings("default")).keys) == ["openai"]
+
+
+def unavailable() -> NoReturn:
+    raise StoreUnavailable("gone")
 
 
 async def test_the_default_tenant_can_be_emptied_too(vault: Vault) -> None:
