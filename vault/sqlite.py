@@ -21,6 +21,7 @@ from vault.errors import Invalid, StoreUnavailable
 _BUSY_MILLISECONDS: Final = 5000
 _CONNECTIONS: Final = 4
 _WAIT_SECONDS = 10.0
+_CROWDED: Final = "too many are using it"
 # A rollback journal, because the SQLite of many Pythons can corrupt a WAL that two processes
 # checkpoint (fixed in 3.51.3); EXTRA makes a commit survive the loss of power.
 _PRAGMAS: Final = (
@@ -177,8 +178,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, PoolTimeout) as error:
-        reason = str(getattr(error, "orig", None) or "too many are using it")
-        raise _unavailable(reason) from error
+        raise _unavailable(_reason(getattr(error, "orig", None))) from error
+
+
+def _reason(error: object) -> str:
+    """ "disk I/O error" alone says nothing: the name tells whether to read, write or sync failed."""
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error}, {name}" if name.startswith("SQLITE_IOERR") else str(error or _CROWDED)
 
 
 def _unavailable(reason: str) -> StoreUnavailable:

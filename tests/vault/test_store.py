@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from tests.support.clock import FakeClock
 from tests.vault.conftest import ENGINES
@@ -26,6 +27,16 @@ from vault.mastersource import MasterKeySource
 from vault.sealing import DataKey
 from vault.tables import METADATA
 from vault.tokens import mint
+
+
+@pytest.mark.parametrize("operation", ["READ", "WRITE", "FSYNC", "SHORT_READ"])
+def test_an_error_of_the_disk_says_which_operation_it_was(operation: str) -> None:
+    """SQLite's own words are the same for all of them."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = f"SQLITE_IOERR_{operation}"
+    said = rf"now \(disk I/O error, SQLITE_IOERR_{operation}\); see that its disk"
+    with pytest.raises(StoreUnavailable, match=said), sqlite_room._translated():
+        raise OperationalError("SELECT", {}, error)
 
 
 async def test_the_pragmas_are_set(vault: Vault) -> None:
