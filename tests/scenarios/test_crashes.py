@@ -16,7 +16,7 @@ async def test_what_is_killed_loses_nothing() -> None:
     sizes = CAMPAIGNS["crashes"].short
     found = [one async for one in crashes.outcomes(**sizes)]
     assert [one.faults for one in found] == [()] * 4
-    assert [one.count for one in found] == [5, 5, 1, 2]
+    assert [one.count for one in found] == [5, 5, 1, 1]
 
 
 async def test_a_disk_that_fails_breaks_nothing() -> None:
@@ -30,6 +30,17 @@ async def test_a_lock_that_another_process_holds_breaks_nothing() -> None:
     """Calls go on beside cache and usage; the vault is refused in words, and all recovers."""
     found = [one async for one in locks.outcomes(**CAMPAIGNS["locks"].short)]
     assert [one.faults for one in found] == [()] * 4
+
+
+def test_a_start_that_takes_too_long_is_a_fault() -> None:
+    """Two seconds, or two more than one without a crash; the row says which was wanted."""
+    opened, served = Figures("x"), Figures("y", usual=[1.5, 0.5])
+    opened.starts = served.starts = [2.0, 3.5, 3.6]
+    assert opened.outcome.found == 2
+    assert opened.outcome.told.endswith("next start 3.60 s at most (wanted: 2)")
+    assert served.outcome.faults == (
+        "slow: a start of 3.60 s (wanted: 2 more than the 1.50 without a kill)",
+    )
 
 
 async def test_the_attack_itself_would_notice(tmp_path: Path) -> None:
