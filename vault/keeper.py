@@ -10,12 +10,15 @@ from vault.errors import MasterKeyMissing
 
 SECONDS: Final = 30.0
 _LARGEST: Final = 65536
+_OURS: Final = "KEYRELAY_MASTER_"
+"""How variables begin that say where a master key is, or what it is."""
 
 
 def ask_keeper(command: Sequence[str], environ: Mapping[str, str], seconds: float = SECONDS) -> str:
     """What the command prints; raises MasterKeyMissing, never with what it said.
 
-    It is started without a shell and without an input; what it says beside goes nowhere.
+    It is started without a shell and without an input; what it says beside goes nowhere. Of the
+    environment it is given all but what names a master key: others can read that of a process.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the admin's own words, from the configuration
@@ -23,7 +26,7 @@ def ask_keeper(command: Sequence[str], environ: Mapping[str, str], seconds: floa
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=dict(environ),
+            env={name: text for name, text in environ.items() if not name.startswith(_OURS)},
             timeout=seconds,
             check=False,
         )

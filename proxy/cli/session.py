@@ -63,10 +63,14 @@ async def open_vault_of(
     actor: str = "",
     new_passphrase: Secret | None = None,
 ) -> Vault:
-    """The desk's vault, by the master key or passphrase that belongs to it."""
+    """The desk's vault, by the master key or passphrase that belongs to it.
+
+    Of the environment it gets what the configuration takes no secret from: a command that keeps the
+    master key is given the rest.
+    """
     return await open_vault(
         desk.data,
-        desk.environ,
+        {name: text for name, text in desk.environ.items() if name not in config.variables},
         desk.clock,
         url=None if config.vault.url is None else config.vault.url.text,
         create=create,

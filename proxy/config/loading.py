@@ -31,7 +31,7 @@ from proxy.config.reading import ConfigError, read_document
 from proxy.config.signin import IssuerEntry
 from proxy.config.surroundings import Surroundings
 from proxy.config.usage import PriceEntry, Usage
-from proxy.config.values import KeyValues, resolve_key, resolve_url, seen_from
+from proxy.config.values import KeyValues, resolve_key, resolve_url, seen_from, variables_in
 from proxy.injection import check_credential
 from proxy.services import ServiceError, Services, load_services
 from vault import Secret
@@ -94,7 +94,8 @@ def load_config(
     services = _with_imported(data.get("services", {}), imported or {}, mistakes)
     registry = _registry(services, mistakes)
     folder = path.parent if path is not None else Path()
-    surroundings = _Reading(registry, environ, folder, key_values).surroundings()
+    reading = _Reading(registry, environ, folder, key_values, variables_in(data))
+    surroundings = reading.surroundings()
     try:
         config = Config.model_validate({**data, "services": services}, context=surroundings)
     except ValidationError as error:
@@ -150,6 +151,7 @@ class _Reading:
     environ: Mapping[str, str]
     folder: Path
     key_values: KeyValues
+    variables: frozenset[str] = frozenset()
 
     def surroundings(self) -> Surroundings:
         return Surroundings(
@@ -158,6 +160,7 @@ class _Reading:
             judge_key=self._judge_key,
             known_service=self._known_service,
             near=self._near,
+            variables=self.variables,
         )
 
     def _key_value(self, text: str) -> Secret:

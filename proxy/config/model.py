@@ -14,6 +14,7 @@ from pydantic import (
     Discriminator,
     Field,
     PlainValidator,
+    PrivateAttr,
     StrictBool,
     StrictInt,
     Tag,
@@ -28,7 +29,7 @@ from proxy.config.networks import Network
 from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
 from proxy.config.signin import IssuerEntry, each_named_once
-from proxy.config.surroundings import Name, ServiceName, surroundings_of
+from proxy.config.surroundings import Name, ServiceName, Surroundings, surroundings_of
 from proxy.config.traces import CollectorUrl
 from proxy.config.units import Octets, Seconds, WithinADay, parse_seconds
 from proxy.config.usage import PriceTable, Usage
@@ -366,3 +367,14 @@ class Config(Section):
     usage: Usage = Usage()
     prices: PriceTable = Field(default_factory=dict)
     sign_in: Annotated[tuple[IssuerEntry, ...], AfterValidator(each_named_once)] = ()
+    _variables: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def model_post_init(self, context: object, /) -> None:
+        """Takes what the loader saw, once all is sound."""
+        if isinstance(context, Surroundings):
+            self._variables = context.variables
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The environment variables that it takes secrets from: nobody else's business."""
+        return self._variables

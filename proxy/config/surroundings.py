@@ -27,7 +27,8 @@ class Surroundings:
 
     `url_value`: the same for the URL of an engine, which may also stand there as it is; None: it is
     not followed now. `near`: a path that stands in the file, as seen from the file. All raise
-    ValueError with one sentence that holds no value.
+    ValueError with one sentence that holds no value. `variables`: of the environment, that stand in
+    the file in a value's place.
     """
 
     key_value: Callable[[str], Secret]
@@ -35,6 +36,7 @@ class Surroundings:
     judge_key: Callable[[KeyEntry], None]
     known_service: Callable[[str], str]
     near: Callable[[Path], Path]
+    variables: frozenset[str] = frozenset()
 
 
 def surroundings_of(info: ValidationInfo) -> Surroundings:

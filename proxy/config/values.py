@@ -35,6 +35,19 @@ def resolve_url(text: str, environ: Mapping[str, str], folder: Path) -> str:
         raise ValueError("expected a URL, found octets that are no text") from None
 
 
+def variables_in(document: object) -> frozenset[str]:
+    """The names of the environment variables that its values stand for."""
+    names, seen, waiting = set[str](), set[int](), [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and (match := _REFERENCE.fullmatch(value)):
+            names.add(match[1])
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))  # YAML lets a list hold itself
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return frozenset(names)
+
+
 def _refers(text: str) -> bool:
     return text.startswith("file:") or _REFERENCE.fullmatch(text) is not None
 

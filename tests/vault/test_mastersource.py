@@ -172,6 +172,15 @@ def test_an_outside_keeper_is_asked_by_its_command(data: Path) -> None:
     assert MasterKeySource.find(data, variable, command).read().current.id == OTHER.id
 
 
+def test_a_keeper_is_given_no_secret_of_ours(data: Path) -> None:
+    """But whatever it may need to sign in itself."""
+    code = "import os; os.environ.pop('LC_CTYPE', 0); print('\\n'.join(sorted(os.environ)))"
+    theirs = {"PATH": "/bin", "HOME": "/root", "AWS_PROFILE": "x", "KEYRELAY_DATA": "/data"}
+    ours = {"KEYRELAY_MASTER_KEY": KEY.text(), "KEYRELAY_MASTER_PASSPHRASE_FILE": "/secret"}
+    said = ask_keeper([sys.executable, "-c", code], {**theirs, **ours})
+    assert said.split() == sorted(theirs)
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

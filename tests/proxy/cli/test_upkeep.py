@@ -114,6 +114,22 @@ def test_a_purge_is_left_for_the_server(relay: Terminal) -> None:
     assert (relay.data / "cache.db").read_bytes() == before
 
 
+def test_the_command_is_not_given_what_the_configuration_reads(shell: Terminal) -> None:
+    """The environment of a process can be read: no key or URL of ours is in that of a keeper's."""
+    words = f"#!/bin/sh\nenv >>{shell.data}.seen\necho {MasterKey.random().text()}\n"
+    keeper = shell.write("keeper", words)
+    keeper.chmod(0o700)
+    shell.environ |= {"MINE": CANARY, "LIST": CANARY, "THEIRS": "kms"}
+    settings = f"server: {{master_key_command: [{keeper}]}}\n"
+    keys = "keys:\n- {service: openai, value: '${MINE}'}\n- {service: groq, value: '${LIST}'}\n"
+    shell.environ["KEYRELAY_CONFIG"] = str(shell.write("relay.yaml", settings + keys))
+    shell.run("init")
+    shell.run("key", "list")
+    seen = Path(f"{shell.data}.seen").read_text().splitlines()
+    assert seen.count("THEIRS=kms") == 2
+    assert not [line for line in seen if line.startswith(("MINE=", "LIST=")) or CANARY in line]
+
+
 def test_a_command_may_keep_the_master_key(shell: Terminal) -> None:
     """For init, every command and a rotation; no master.key is made."""
     kept = shell.write("kept", MasterKey.random().text())
