@@ -238,7 +238,7 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     sources = _sources(way, vault, ward, tallies, around)
     team = None if around.companion is None else TeamMetrics(around.companion, sources)
     admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
-    share(around.companion, admin.sessions, way.guesses, rounds)
+    await share(around, vault, admin.sessions, way.guesses, rounds)
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()

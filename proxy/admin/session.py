@@ -1,6 +1,7 @@
 """Sign-in for people: a token once, then a cookie that ends soon, with its token, or at will.
 
-Sessions live in memory, so that a restart ends them too. Of a cookie only the hash is kept.
+Sessions live in memory, so that a restart ends them too, unless instances share them. Of a cookie
+only the hash is kept.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ Kept = tuple[str, str, float, float]
 
 class Peers(Protocol):
     """Other processes where people may have signed in."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether an end elsewhere is told here; where it is not, each look asks for one."""
+        ...
 
     def follow(
         self,
@@ -218,10 +224,12 @@ class Sessions:
     async def _known(self, name: bytes) -> _Open | None:
         """A session that is not over; perhaps it began elsewhere, or was used there."""
         session = self._open.get(name)
-        if session is not None and not self._over(session):
+        lives = session is not None and not self._over(session)
+        if lives and (self._peers is None or self._peers.hears):
             return session
         found = None if self._peers is None else await self._peers.find(name)
         if found is None or self._over(_Open(*found)):
+            self._forget(name)
             return None
         session = self._open[name] = _Open(*found)
         return session

@@ -102,6 +102,8 @@ class PassedCalls:
 class SharedSessions:
     """Who is signed in at other workers. `recall`: all that this one knows."""
 
+    hears: Final = True
+
     def __init__(self, companion: Companion) -> None:
         self._companion = companion
 
