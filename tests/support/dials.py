@@ -31,6 +31,9 @@ MAY = {
     f"{ROOT}/proxy/workers/companion.py": "to the coordinator, a socket in the data directory",
     f"{ROOT}/proxy/traces/collector.py": "to the admin's own collector, from a thread of its own",
 }
+UNIX_ONLY = {f"{ROOT}/proxy/workers/companion.py"}
+"""Of those, who may reach nothing but Unix sockets."""
+
 EVENTS = {
     "socket.connect",
     "socket.sendto",
@@ -86,7 +89,7 @@ class Watch:
         @functools.wraps(method)
         def watched(*args: Any, **kwargs: Any) -> Any:
             if kwargs.get("sock") is None:  # else it is connected already
-                self.judge(event, sys._getframe(1))
+                self.judge(event, sys._getframe(1), event == "loop.create_unix_connection")
             return method(*args, **kwargs)
 
         return watched
@@ -97,14 +100,15 @@ class Watch:
             return  # the loop's own thread: seen where the loop was asked
         if event in ("socket.sendto", "socket.sendmsg") and not args[-1]:
             return  # over a connection
-        self.judge(event, sys._getframe(2))
+        unix = event == "socket.connect" and isinstance(args[1], (str, bytes))
+        self.judge(event, sys._getframe(2), unix)
 
-    def judge(self, event: str, frame: FrameType | None) -> None:
-        """Notes one act by who did it."""
+    def judge(self, event: str, frame: FrameType | None, unix: bool) -> None:
+        """Notes one act by who did it; `unix`: to a socket of this machine's files."""
         who = _innermost(frame)
         if who is None and not self._strict:
             return
-        if who in MAY:
+        if who in MAY and (unix or who not in UNIX_ONLY):
             self.allowed[who] += 1
             self._report(f"allowed {event} {who}")
         elif who is None or who.startswith(OURS):

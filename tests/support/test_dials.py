@@ -39,6 +39,14 @@ def resolves(port):
 def sends(port):
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", port))
 
+def joins(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+
+async def meets(path):
+    _, writer = await asyncio.open_unix_connection(path)
+    writer.close()
+
 async def opens(port):
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
@@ -90,6 +98,23 @@ def test_event_loops_are_seen_too(port: int, found: Any, loop: Any, act: str) ->
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(pretender()[act](port))
     assert any("proxy/pretender.py" in one for one in found())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_who_has_a_unix_socket_reaches_nothing_else(port: int, found: Any, tmp_path: Path) -> None:
+    """The coordinator is in the data directory; another address is past the dialler."""
+    acts = pretender("proxy/workers/companion.py")
+    place = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(place)
+        listening.listen()
+        acts["joins"](place)
+        for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+            with asyncio.Runner(loop_factory=loop) as runner:
+                runner.run(acts["meets"](place))
+        assert found() == []
+    acts["connects"](port)
+    assert any("proxy/workers/companion.py" in one for one in found())
 
 
 def test_other_threads_are_seen(port: int, found: Any) -> None:
