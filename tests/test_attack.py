@@ -122,9 +122,9 @@ def test_a_run_takes_the_place_of_what_its_campaigns_had() -> None:
 def test_a_page_is_filled_between_its_marks_again_and_again() -> None:
     """Whatever stood there is gone, what stands around stays."""
     page = f"above\n{shown.BEGIN}old\n{shown.END}below\n"
-    once = shown.filled(page, ROWS)
+    once = shown.filled(page, shown.markdown(ROWS))
     assert (once[:6], once[-6:], "old" in once) == ("above\n", "below\n", False)
-    assert shown.filled(once, ROWS) == once
+    assert shown.filled(once, shown.markdown(ROWS)) == once
 
 
 def test_a_crowd_that_nobody_minds_breaks_no_promise() -> None:
@@ -191,10 +191,21 @@ def test_a_leak_is_told() -> None:
 def test_the_readme_shows_the_kept_figures() -> None:
     """Those of docs/attack.json, in which nothing was found."""
     rows = shown.read(shown.KEPT.read_text())
-    assert shown.filled(shown.README.read_text(), rows) == shown.README.read_text()
+    page, promises = shown.README.read_text(), shown.PROMISES.read_text()
+    assert shown.filled(page, shown.markdown(rows)) == page
+    assert shown.filled(promises, shown.killed(rows)) == promises
     assert [row for row in rows if row.outcome.found or not row.outcome.count] == []
     assert [row for row in rows if row.point != CAMPAIGNS[row.campaign].point] == []
     assert rows == sorted(rows, key=shown.order)
+
+
+def test_the_faults_that_were_found_are_held_by_tests() -> None:
+    """Each that docs/testing.md names is there."""
+    page = (shown.ROOT / "docs/testing.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) >= 3
+    for path, name in named:
+        assert f"def {name}(" in (shown.ROOT / path).read_text(), name
 
 
 def test_every_campaign_has_rows_in_the_table() -> None:

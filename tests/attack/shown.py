@@ -1,4 +1,4 @@
-"""The table of `make attack`, on a terminal and in the README.
+"""The table of `make attack`, on a terminal and in the README; its kills in docs/security.md.
 
     python -m tests.attack.shown                     the README shows docs/attack.json
     python -m tests.attack.shown build/attack.json   takes the figures of a run, or several, first
@@ -21,6 +21,7 @@ from tests.attack.outcome import Outcome, Row
 ROOT: Final = Path(__file__).parent.parent.parent
 KEPT: Final = ROOT / "docs/attack.json"
 README: Final = ROOT / "README.md"
+PROMISES: Final = ROOT / "docs/security.md"
 BEGIN: Final = "<!-- the table of docs/attack.json, written by tests/attack/shown.py -->\n"
 END: Final = "<!-- its end -->\n"
 HEAD: Final = ("point", "attack", "tried", "found", "figures", "seconds")
@@ -71,6 +72,19 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(in_table(row))} |" for row in rows)]) + "\n"
 
 
+def killed(rows: Sequence[Row]) -> str:
+    """The kills alone, and all of them together."""
+    kills = [row.outcome for row in rows if row.campaign == "crashes"]
+    lines = ["| killed | kills | survived | found |", "|---|---:|---|---:|"]
+    for one in kills:
+        name = one.attack.removeprefix("kill -9: ").split(",")[0]
+        survived = one.told.split(" survived")[0]
+        lines.append(f"| {name} | {one.count:,} | {survived} | {one.found} |")
+    together = (sum(one.count for one in kills), sum(one.found for one in kills))
+    lines.append("| together | {:,} | | {} |".format(*together))
+    return "\n".join(lines) + "\n"
+
+
 def document(rows: Sequence[Row]) -> str:
     """As JSON, a member for each figure."""
     told = [{**row._asdict(), **row.outcome._asdict()} for row in rows]
@@ -88,15 +102,17 @@ def read(text: str) -> list[Row]:
     return rows
 
 
-def filled(page: str, rows: Sequence[Row]) -> str:
+def filled(page: str, table: str) -> str:
     """The page with this table between its markers."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         now = read(KEPT.read_text())
         KEPT.write_text(document(merged(now, read(Path(name).read_text()))))
-    README.write_text(filled(README.read_text(), read(KEPT.read_text())))
+    rows = read(KEPT.read_text())
+    for page, table in ((README, markdown(rows)), (PROMISES, killed(rows))):
+        page.write_text(filled(page.read_text(), table))
