@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.examples.doubles import ANSWER, COMPLETION, FOUND, MAPS_KEY, OPENAI_KEY, in_an_hour
 from tests.support.examples import Backend, running_example
 from tests.support.origin import Origin, json_reply
 from tests.support.relay import Running, running_relay
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 BACKENDS = ["fastapi_backend.py", "flask_backend.py"]
 QUESTION = {"question": "What is a relay?"}
+
+
+@dataclass(frozen=True)
+class World:
+    """An example that serves, and the providers that it calls."""
+
+    openai: Origin
+    maps: Origin
+    backend: Backend
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=BACKENDS)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Of either example; it has printed no key by its end."""
+    async with Origin(COMPLETION) as openai, Origin(FOUND) as maps:
+        places = {"OPENAI_BASE_URL": f"{openai.url}/v1", "MAPS_BASE_URL": maps.url}
+        async with running_example(request.param, **places) as backend:
+            yield World(openai, maps, backend)
+        assert OPENAI_KEY not in backend.output
+        assert MAPS_KEY not in backend.output
 
 
 async def call(relay: Running, method: str, server: str, **more: str) -> httpx.Response:
@@ -36,14 +60,10 @@ async def register(relay: Running, backend: Backend, maps: str = "google-maps") 
     await relay.add_backend(maps, f"{backend.url}/geocode")
 
 
-@pytest.mark.parametrize("example", BACKENDS)
-async def test_backend_calls_openai_with_the_injected_key(tmp_path: Path, example: str) -> None:
+async def test_backend_calls_openai_with_the_injected_key(tmp_path: Path, world: World) -> None:
     """Contract section 5: to a backend the key goes as the service's own header."""
-    async with (
-        Origin(COMPLETION) as openai,
-        running_example(example, OPENAI_BASE_URL=f"{openai.url}/v1") as backend,
-        running_relay(tmp_path / "data") as relay,
-    ):
+    openai, backend = world.openai, world.backend
+    async with running_relay(tmp_path / "data") as relay:
         await register(relay, backend)
         first = await call(relay, "POST", f"{backend.url}/ask", service="openai")
         assert (first.status_code, first.json()) == (200, {"answer": ANSWER})
@@ -51,38 +71,30 @@ async def test_backend_calls_openai_with_the_injected_key(tmp_path: Path, exampl
         assert openai.last.all("authorization") == [f"Bearer {OPENAI_KEY}"]
         assert openai.last.json()["messages"][0]["content"] == QUESTION["question"]
         assert relay.token.encode() not in openai.last.raw
-    assert OPENAI_KEY not in backend.output
 
 
-@pytest.mark.parametrize("example", BACKENDS)
-async def test_equal_calls_to_a_backend_cost_one(tmp_path: Path, example: str) -> None:
+async def test_equal_calls_to_a_backend_cost_one(tmp_path: Path, world: World) -> None:
     """Contract section 6: with `cache=T` an equal call is answered from the cache."""
-    async with (
-        Origin(COMPLETION) as openai,
-        running_example(example, OPENAI_BASE_URL=f"{openai.url}/v1") as backend,
-        running_relay(tmp_path / "data") as relay,
-    ):
+    openai, backend = world.openai, world.backend
+    async with running_relay(tmp_path / "data") as relay:
         await register(relay, backend)
+        before = len(openai.requests)
         answers = [
             await call(relay, "POST", f"{backend.url}/ask", service="openai", cache=in_an_hour())
             for _ in range(2)
         ]
         assert [one.json() for one in answers] == [{"answer": ANSWER}] * 2
         assert "hit" in answers[1].headers["cache-status"]
-        assert len(openai.requests) == 1
+        assert len(openai.requests) == before + 1
 
 
 @pytest.mark.parametrize("maps_service", ["google-maps", "googleapis"])
-@pytest.mark.parametrize("example", BACKENDS)
 async def test_backend_turns_the_google_header_into_the_parameter(
-    tmp_path: Path, example: str, maps_service: str
+    tmp_path: Path, world: World, maps_service: str
 ) -> None:
     """Contract section 5: Google's key reaches a backend as x-goog-api-key, even for maps."""
-    async with (
-        Origin(FOUND) as maps,
-        running_example(example, MAPS_BASE_URL=maps.url) as backend,
-        running_relay(tmp_path / "data") as relay,
-    ):
+    maps, backend = world.maps, world.backend
+    async with running_relay(tmp_path / "data") as relay:
         await register(relay, backend, maps_service)
         url = f"{backend.url}/geocode?address=Berlin Mitte"
         found = await call(relay, "GET", url, service=maps_service)
@@ -92,29 +104,26 @@ async def test_backend_turns_the_google_header_into_the_parameter(
         assert asked.path == "/maps/api/geocode/json"
         assert dict(asked.params) == {"address": "Berlin Mitte", "key": MAPS_KEY}
         assert maps.last.header("x-goog-api-key") is None
-    assert MAPS_KEY not in backend.output
 
 
-@pytest.mark.parametrize("example", BACKENDS)
-async def test_backend_passes_on_the_providers_refusal(tmp_path: Path, example: str) -> None:
+async def test_backend_passes_on_the_providers_refusal(tmp_path: Path, world: World) -> None:
     """A caller sees the provider's status and words, not a 500 of the backend."""
     refusal = {"error": {"message": "no such model", "type": "invalid_request_error"}}
-    async with (
-        Origin(json_reply(refusal, 404)) as openai,
-        running_example(example, OPENAI_BASE_URL=f"{openai.url}/v1") as backend,
-        running_relay(tmp_path / "data") as relay,
-    ):
+    backend = world.backend
+    world.openai.answer_with(json_reply(refusal, 404))
+    async with running_relay(tmp_path / "data") as relay:
         await register(relay, backend)
         answer = await call(relay, "POST", f"{backend.url}/ask", service="openai")
         assert answer.status_code == 404
         assert answer.json() == refusal
         assert "proxy-status" not in answer.headers
+    world.openai.answer_with(COMPLETION)
 
 
-@pytest.mark.parametrize("example", BACKENDS)
-async def test_backend_called_directly_has_no_key(example: str) -> None:
+async def test_backend_called_directly_has_no_key(world: World) -> None:
     """Nothing but keyrelay brings the key: without it the backend refuses."""
-    async with running_example(example) as backend, httpx.AsyncClient() as client:
+    backend = world.backend
+    async with httpx.AsyncClient() as client:
         asked = await client.post(f"{backend.url}/ask", json=QUESTION)
         located = await client.get(f"{backend.url}/geocode?address=Berlin")
         assert (asked.status_code, located.status_code) == (401, 401)

@@ -20,9 +20,9 @@ from proxy.cache.redis import RedisStore
 from proxy.clock import SystemClock
 from proxy.engine import Engine, Gone, Place, Refused
 from tests.proxy.cache.conftest import NOW, a_sealer
+from tests.proxy.cache.stores import LARGE, found, put
 from tests.proxy.cache.test_fence import Body, Shared
 from tests.proxy.cache.test_hearing import Memory, until
-from tests.proxy.cache.test_redis import LARGE, found, put
 from tests.support.engines import RunningRedis, redis_running
 from tests.support.examples import free_port
 from tests.support.redises import PASSWORD, SENTINELS, cluster_running, sentinel_running

@@ -34,7 +34,6 @@ from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_sealer, until
 from tests.proxy.cache.stores import (
     LARGE,
-    Octets,  # noqa: F401
     found,
     on_disk,
     put,
