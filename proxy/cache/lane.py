@@ -19,6 +19,9 @@ Result = TypeVar("Result")
 REST_SECONDS = 5.0
 """How long a database that is locked, gone or full is left alone, so that no call waits for it."""
 
+TRIP_SECONDS = 0.00025
+"""After so long a load comes back with what is done: large pieces fill a turn of the loop."""
+
 
 class _Work(NamedTuple):
     """What is to be done, who waits for it, and who takes a result that nobody waits for."""
@@ -36,8 +39,8 @@ class _Done(NamedTuple):
 class Lane:
     """Runs functions on the connection, one after the other; each raises StoreError only.
 
-    Up to `most` that wait go into the thread together: each way there and back makes two threads
-    wrangle for the interpreter, which takes longer than a small answer takes to be read.
+    Up to `most` that wait go into the thread together, if they are short: each way there and back
+    makes two threads wrangle for the interpreter, which takes longer than to read a small answer.
     """
 
     def __init__(
@@ -106,14 +109,20 @@ class Lane:
 
     def _carry_out(self, load: Sequence[_Work], loop: asyncio.AbstractEventLoop) -> None:
         """In the thread."""
-        done = [_done(work) for work in load]
+        done: list[_Done] = []
+        until = self._clock.monotonic() + TRIP_SECONDS
+        for work in load:
+            done.append(_done(work))
+            if self._clock.monotonic() >= until:
+                break
         loop.call_soon_threadsafe(self._came_back, load, done, loop)
 
     def _came_back(
         self, load: Sequence[_Work], done: Sequence[_Done], loop: asyncio.AbstractEventLoop
     ) -> None:
+        self._waiting.extendleft(reversed(load[len(done) :]))
         try:
-            for work, outcome in zip(load, done, strict=True):
+            for work, outcome in zip(load, done, strict=False):
                 _tell(work, outcome)
         finally:
             self._send(loop)

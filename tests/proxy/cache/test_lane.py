@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from proxy.cache.entry import StoreError
-from proxy.cache.lane import Lane
+from proxy.cache.lane import TRIP_SECONDS, Lane
 from tests.proxy.cache.conftest import NOW
 from tests.support.clock import FakeClock
 
@@ -18,9 +18,14 @@ MOST = 3
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[Lane]:
+def clock() -> FakeClock:
+    return FakeClock(NOW)
+
+
+@pytest.fixture
+async def lane(clock: FakeClock) -> AsyncIterator[Lane]:
     """On a database of its own in memory."""
-    one = Lane("test", lambda: sqlite3.connect(":memory:"), FakeClock(NOW), MOST)
+    one = Lane("test", lambda: sqlite3.connect(":memory:"), clock, MOST)
     yield one
     await one.close()
 
@@ -46,20 +51,26 @@ class Held:
         self._gate.set()
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry each time that the thread comes back."""
+    loop, came_back = asyncio.get_running_loop(), list[object]()
+    back = loop.call_soon_threadsafe
+
+    def call(callback: Callable[..., object], *told: object) -> object:
+        came_back.append(callback)
+        return back(callback, *told)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call)
+    return came_back
+
+
 async def test_what_waits_is_done_in_order_and_so_many_at_a_time(
     lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread comes back once for what was under way, and once for each load."""
     held = Held(lane)
     await held.begun()
-    loop, came_back = asyncio.get_running_loop(), list[object]()
-    back = loop.call_soon_threadsafe
-
-    def counted(callback: Callable[..., object], *told: object) -> object:
-        came_back.append(callback)
-        return back(callback, *told)
-
-    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    came_back = counted(monkeypatch)
     seen: list[int] = []
 
     def counting(number: int) -> Callable[[sqlite3.Connection], int]:
@@ -75,6 +86,30 @@ async def test_what_waits_is_done_in_order_and_so_many_at_a_time(
     assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 5, 6]
     assert seen == [0, 1, 2, 3, 4, 5]
     assert len(came_back) == 1 + 2
+
+
+async def test_what_takes_long_goes_by_itself(
+    lane: Lane, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load comes back early with what is done; the rest is next, in its order."""
+    held = Held(lane)
+    await held.begun()
+    came_back = counted(monkeypatch)
+    seen: list[int] = []
+
+    def long(number: int) -> Callable[[sqlite3.Connection], None]:
+        def work(_connection: sqlite3.Connection) -> None:
+            seen.append(number)
+            clock.advance(TRIP_SECONDS)
+
+        return work
+
+    tasks = [asyncio.create_task(lane.run(long(number))) for number in range(2 * MOST)]
+    await asyncio.sleep(0)
+    held.let_go()
+    await asyncio.gather(*tasks)
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert len(came_back) == 1 + 6
 
 
 async def test_one_that_fails_takes_no_other_of_its_load_with_it(lane: Lane) -> None:
