@@ -377,7 +377,7 @@ async def test_the_library_would_let_the_same_calls_through(
     moving window, it keeps it a moment longer: no step is a whole window."""
     clock = FakeClock(now=float(2**20))
     limiter, item = LIMITERS[kind](clock), RateLimitItemPerSecond(amount, 64)
-    with patch("limits.storage.memory.time", SimpleNamespace(time=clock.now)):
+    with patch("limits.storage.memory.time", SimpleNamespace(time=clock.monotonic)):
         strategies = {"sliding": SlidingWindowCounterRateLimiter, "moving": MovingWindowRateLimiter}
         library = strategies[kind](Unswept())
         for step in steps:
