@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.caller import Answered, Caller, call
-from tests.support.canaries import files, holds
+from tests.support.canaries import LEDGER, files, holds
 from tests.support.collector import TraceCollector
+from tests.support.issuer import Issuer
 from tests.support.origin import Exchange, Origin, reply
 from tests.support.process import Ended, keyrelay, served
 
@@ -64,6 +66,33 @@ async def administer(url: str, token: str, answers: list[Answered]) -> None:
     await sign("/admin/login", "", ("Origin", f"http://{token}"), bearer)
 
 
+async def come_for_minutes(url: str, token: str, jwt: str, called: str) -> list[Answered]:
+    """With a token of minutes that is made for it, and with a login's: where each may stand and
+    where it may not, whole and cut."""
+    said = (("Authorization", f"Bearer {token}"), ("Content-Type", "application/json"))
+    made = await call(url, "POST", "/tokens", *said, body=b'{"seconds": 300, "calls": 9}')
+    assert made.status == 201
+    answers: list[Answered] = []
+    for text in (made.json()["token"], jwt):
+        assert text in LEDGER.tokens
+        bearer = ("Authorization", f"Bearer {text}")
+        cut = ("Authorization", f"Bearer {text[:-1]}")
+        told = [
+            await call(url, "GET", target, field)
+            for target, field in (
+                (f"/proxy?server={called}{FOREVER}", bearer),
+                (f"/proxy?server={called}", cut),
+                (f"/proxy?server={called}&service={text}", bearer),
+                (f"/proxy/{text}/x?a={text}", ("X-Relay-Token", token)),
+                (f"/usage?{text}={text}", bearer),
+            )
+        ]
+        assert [answer.status for answer in told[:2]] == [200, 401]
+        assert all(400 <= answer.status < 500 for answer in told[2:])
+        answers += told
+    return answers
+
+
 async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> None:
     """Answers, errors, logs, command line output, files; after success, failure and refusal."""
     data = tmp_path / "data"
@@ -78,10 +107,16 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
         said.append(await keyrelay(data, *arguments, stdin=stdin, **environ))
         return said[-1]
 
-    async with Origin(reply(200, [], b"fine")) as origin, TraceCollector() as collector:
+    async with (
+        Origin(reply(200, [], b"fine")) as origin,
+        TraceCollector() as collector,
+        Issuer(now=time.time()) as issuer,
+    ):
         (data / "keys.yaml").write_text(
             f"services: {{openai: {{origin: '{origin.url}'}}}}\n"
             f"server: {{traces_endpoint: '{collector.url}'}}\n"
+            f"sign_in: [{{name: login, issuer: '{issuer.url}', audience: [keyrelay],"
+            f" jwks: '{issuer.url}/keys.json'}}]\n"
         )
         await run("init")
         await run("key", "add", "openai", stdin=KEY + "\n")
@@ -114,6 +149,8 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
                 sent = ("Authorization", f"Bearer {token}"), (name, f"a={QUERY}")
                 answers.append(await call(server.url, "POST", f"/proxy?server={url}", *sent))
             await ask(f"/proxy/openai/v1/{QUERY}?private={QUERY}", body=QUERY.encode())
+            jwt = issuer.token()
+            answers += await come_for_minutes(server.url, token, jwt, url)
             origin.answer_with(echo)
             answers_before = len(answers)
             await ask(f"/proxy?server={url}{FOREVER}", body=b"echoed")
@@ -157,7 +194,8 @@ async def test_no_secret_leaves_the_process_or_lies_on_disk(tmp_path: Path) -> N
             assert b"proxy.cli" in outside
         for words in (("--all",), ("--by", "token", "--csv"), ("--by", "service", "--json")):
             await run("usage", *words)
-        secrets = (KEY, SECOND, token, revoked, admin)
+        secrets = (KEY, SECOND, *LEDGER.tokens)
+        assert {token, revoked, admin, jwt} <= LEDGER.tokens
         for one in answers:
             assert holds(repr((one.headers, one.body)).encode(), *secrets) == []
         for ended in said:
