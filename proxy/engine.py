@@ -62,7 +62,8 @@ class Engine:
     """One Redis, single, behind sentinels or a cluster.
 
     `prefix` stands before every name in it, so that two installs can share one. `up`: the last
-    command was answered, or none was sent; `failures`: how many were not.
+    command was answered, or none was sent; `refuses`: it is there, and takes nothing that is
+    written; `failures`: how many were not answered, or refused.
     """
 
     def __init__(self, place: Place, prefix: str, clock: Clock) -> None:
@@ -77,7 +78,13 @@ class Engine:
         self._asking = False
         self._back: list[Callable[[], None]] = []
         self.up = True
+        self.refuses = False
         self.failures = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers, and takes what it is given."""
+        return self.up and not self.refuses
 
     def key(self, room: str, tag: str, *rest: str) -> str:
         """A name. All with one room and tag are in one slot of a cluster, so in one script."""
@@ -123,7 +130,7 @@ class Engine:
             gone = self._failed(error) if question.sent else Gone("too many ask Redis at once")
             raise gone from error
         if isinstance(found, Exception):
-            raise _gone(found) from found
+            raise self._failed(found) from found
         return found
 
     async def script(
@@ -209,9 +216,9 @@ class Engine:
 
     def _failed(self, error: Exception) -> Gone:
         gone = _gone(error)
+        self.failures += not isinstance(gone, Unheard)
         if isinstance(gone, Refused):
             return gone
-        self.failures += 1
         self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
         if self.up:
             self.up = False

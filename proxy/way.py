@@ -154,7 +154,7 @@ class Way(NamedTuple):
 
     def without(self) -> tuple[str, ...]:
         """What is missed now, and calls go on without."""
-        return () if self.engine is None or self.engine.up else ("redis",)
+        return () if self.engine is None or self.engine.serves else ("redis",)
 
     @property
     def live(self) -> tuple[Live, ...]:

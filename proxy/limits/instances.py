@@ -8,7 +8,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final
 
-from proxy.engine import Engine, Gone
+from proxy.engine import Engine, Gone, Refused
 from proxy.limits.census import Census
 
 BEAT_SECONDS: Final = 1.0
@@ -90,12 +90,16 @@ class Instances:
             await self._engine.run(lambda client: client.zrem(self._names[0], self._id))
 
     async def beat(self) -> None:
-        """Says that this one is there."""
-        with suppress(Gone):
+        """Says that this one is there; so it is known whether Redis takes what is written."""
+        try:
             count, memory, run = await self._engine.run(self._ask, SECONDS)
-            self.count = max(1, count)
-            self._keep_census()
-            self._take_up(memory.decode(), run.decode())
+        except Gone as error:
+            self._engine.refuses = isinstance(error, Refused)
+            return
+        self._engine.refuses = False
+        self.count = max(1, count)
+        self._keep_census()
+        self._take_up(memory.decode(), run.decode())
 
     async def _ask(self, client: Any) -> list[Any]:
         sure = int(self._agreed > MISSED)  # who is new knows no run that tokens were given in

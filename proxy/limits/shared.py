@@ -40,6 +40,10 @@ NAMES: Final = 65_536
 SECONDS: Final = 0.5
 """How long a call waits for Redis at most before its share is looked at."""
 
+CALM_SECONDS: Final = 10.0
+"""So long after the last refusal it is said that Redis counts again: one that is just full takes
+some and refuses some."""
+
 _log = logging.getLogger("keyrelay.limits")
 
 _NAME: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -61,7 +65,7 @@ class SharedCounts:
         self._totals = Totals(clock)
         self._names: dict[tuple[str, str], str] = {}
         self._ask_at = float("-inf")
-        self._refused = False
+        self._refused_at: float | None = None
         self._convoy: Convoy[Question, Answer] = Convoy(self)
         engine.when_back(lambda: self._tell(everything=True))  # another may stand in, and know less
         instances.when_beaten(self._keep_up)
@@ -149,10 +153,20 @@ class SharedCounts:
 
     def _part(self, error: Gone) -> None:
         """For a moment nobody asks, also where Redis is there and refuses."""
-        self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
-        if isinstance(error, Refused) and not self._refused:
-            _log.error("limits can't be counted in Redis, and are this instance's share: %s", error)
-            self._refused = True
+        now = self._clock.monotonic()
+        self._ask_at = now + PAUSE_SECONDS
+        if isinstance(error, Refused):
+            if self._refused_at is None:
+                _log.error(
+                    "limits can't be counted in Redis, and are this instance's share: %s", error
+                )
+            self._refused_at = now
+
+    def _come_together(self) -> None:
+        since = self._refused_at
+        if since is not None and self._clock.monotonic() >= since + CALM_SECONDS:
+            self._refused_at = None
+            _log.warning("limits are counted in Redis again")
 
     def _take_apart(self, bill: Bill) -> Lack | None:
         total = self._total(bill)
@@ -184,6 +198,7 @@ class SharedCounts:
 
     def _keep_up(self) -> None:
         """Hears what others have counted, so that a share of what is left is one."""
+        self._come_together()
         self._tell(everything=False)
         for tenant, total in self._totals.recent():
             self._convoy.post(Question("look", tenant, self._kind, (), (), total))
@@ -237,7 +252,6 @@ class SharedCounts:
             return await self._asked_by_tenant(client, questions)
 
         answers = await self._engine.run(ask, SECONDS)
-        self._refused = False
         for question, answer in zip(questions, answers, strict=True):
             self._seen.learn(question, answer)
             if question.total is not None:

@@ -209,8 +209,9 @@ def _of_cache(state: State) -> Iterator[Metric]:
     yield gauge("cache_store_works", text, {(): float(state.store_works)})
     if state.redis is not None:
         up, failures = state.redis
-        yield gauge("redis_up", "Whether the shared Redis answers.", {(): float(up)})
-        text = "Commands that it has not answered in time."
+        text = "Whether the shared Redis answers, and takes what is written."
+        yield gauge("redis_up", text, {(): float(up)})
+        text = "Commands that it has not answered in time, or has refused."
         yield counter("redis_failures", text, {(): failures})
 
 

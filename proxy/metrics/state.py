@@ -56,8 +56,12 @@ class Slots(Protocol):
 class Redis(Protocol):
     """What is asked of the engine that processes share."""
 
-    up: bool
     failures: int
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers, and takes what it is given."""
+        ...
 
 
 class Load(Protocol):
@@ -113,7 +117,7 @@ class KeyState:
 @dataclass(frozen=True, slots=True)
 class State:
     """What was found. `disk`: octets that are free for the data directory, and all there are;
-    `redis`: whether it answers, and how many commands it has not."""
+    `redis`: whether it serves, and how many commands it has not."""
 
     in_flight: int
     upstream_calls: int
@@ -157,7 +161,7 @@ class Look:
             lost_lines=ask.lost_lines(),
             outage=ask.outage(),
             arrivals=ask.arrivals(),
-            redis=None if ask.redis is None else (ask.redis.up, ask.redis.failures),
+            redis=None if ask.redis is None else (ask.redis.serves, ask.redis.failures),
         )
 
     async def _store(self) -> CacheStats | None:
