@@ -133,7 +133,8 @@ class _File:
 
     def compare(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         """Before a connection is used; another is made for another file."""
-        if self._which() != record.info["file"]:
+        there = self._which()
+        if there is None or there != record.info["file"]:
             raise DisconnectionError
 
     def _which(self) -> tuple[int, int] | None:
@@ -182,7 +183,7 @@ def _translated() -> Iterator[None]:
 
 
 def _reason(error: object) -> str:
-    """ "disk I/O error" alone says nothing: the name tells whether to read, write or sync failed."""
+    """ "disk I/O error" alone says nothing: the name tells whether a read, write or sync did."""
     name = getattr(error, "sqlite_errorname", "")
     return f"{error}, {name}" if name.startswith("SQLITE_IOERR") else str(error or _CROWDED)
 

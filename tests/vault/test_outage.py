@@ -9,7 +9,7 @@ import pytest
 
 from tests.vault.conftest import Opener
 from tests.vault.words import FIRST, named, new_key
-from vault import NewToken, Secret, StoreUnavailable, Vault
+from vault import NewToken, Secret, StoreUnavailable, Vault, sqlite
 
 
 async def test_a_database_that_is_gone_is_noticed(vault: Vault, data: Path, opener: Opener) -> None:
@@ -26,6 +26,30 @@ async def test_a_database_that_is_gone_is_noticed(vault: Vault, data: Path, open
     assert not (data / "vault.db").exists()
     away.rename(data / "vault.db")
     assert await other.verify_token(unseen.encode()) is not None
+
+
+async def test_a_database_that_goes_while_a_connection_is_made_is_noticed(
+    data: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That connection has a file open which is not there any more: it is not read on in it."""
+    real, away = sqlite._set_pragmas, data / "away"
+
+    def meanwhile(connection: object, record: object) -> None:
+        real(connection, record)
+        if (data / "vault.db-goes").exists():
+            (data / "vault.db").rename(away)
+
+    monkeypatch.setattr(sqlite, "_set_pragmas", meanwhile)
+    other = await opener()
+    shutil.copy(data / "vault.db", data / "copy")
+    (data / "copy").replace(data / "vault.db")  # every connection is made anew
+    (data / "vault.db-goes").touch()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"vault\.db is not there"):
+            await other.refresh()
+    away.rename(data / "vault.db")
+    (data / "vault.db-goes").unlink()
+    await other.refresh()
 
 
 async def test_a_database_that_was_replaced_is_read(
