@@ -10,7 +10,7 @@ import vault
 ROOT = Path(vault.__file__).parent
 FLOORS = (
     {"errors", "secret", "bindings", "files"},
-    {"records", "sealing", "tokens", "tables", "keeper"},
+    {"records", "sealing", "sessions", "tokens", "tables", "keeper"},
     {"backupkey", "chain", "passphrase", "register"},
     {"registering"},
     {
@@ -30,7 +30,7 @@ FLOORS = (
     {"datakeys", "newkeys"},
     {"core"},
     {"freshness", "auditing", "keys", "issued", "places"},
-    {"shortlived", "tenants", "importing", "declaring", "rotation", "backup", "moving"},
+    {"shortlived", "tenants", "importing", "declaring", "noting", "rotation", "backup", "moving"},
     {"vault"},
     {"opening", "restoring"},
 )
