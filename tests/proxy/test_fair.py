@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from ipaddress import ip_network
+from itertools import count
 from typing import Any
 
 import pytest
@@ -47,13 +48,14 @@ class Loop:
     def __init__(self) -> None:
         self.due: list[Callable[[], None]] = []
         self.turns = FairTurns(MOST, self.due.append)
+        self.numbers = count()  # some calls go again
         self.calls: list[Ready] = []
         self.waiting: list[Ready] = []
         self.begun: list[Ready] = []
 
     def ready(self, whose: str) -> None:
         """A call comes."""
-        call = Ready(whose, len(self.calls))
+        call = Ready(whose, next(self.numbers))
         self.calls.append(call)
         if self.turns.take():
             self._begin(call)
