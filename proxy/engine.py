@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from proxy.clock import Clock
 from proxy.loads import Loads, Words
-from proxy.redisurl import FILES, Place
+from proxy.redisurl import FILES, REMEDIES, Place
 
 __all__ = ["FILES", "Engine", "Gone", "Place", "Refused", "Script"]
 
@@ -77,6 +77,7 @@ class Engine:
         self._ask_at = 0.0
         self._asking = False
         self._back: list[Callable[[], None]] = []
+        self._read_only = False
         self.up = True
         self.refuses = False
         self.failures = 0
@@ -107,13 +108,15 @@ class Engine:
         try:
             async with asyncio.timeout(seconds), self._turns:
                 asked = True
+                if self._read_only and probing:  # who only reads, or asks for a sign, saw nothing
+                    await client.set(self.key("engine", "probe"), b"", px=1000)
                 found = await ask(client)
         except Exception as error:
             raise self._failed(error) if asked else Gone("too many ask Redis at once") from error
         finally:
             if probing:
                 self._asking = False
-        if not self.up:
+        if not self.up and (probing or not self._read_only):
             self._returned()
         return found
 
@@ -220,13 +223,14 @@ class Engine:
         if isinstance(gone, Refused):
             return gone
         self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
+        self._read_only = self._read_only or type(error).__name__ == "ReadOnlyError"
         if self.up:
             self.up = False
             _log.error("Redis at %s can't be used now: %s", self.place.described, _kind(error))
         return gone
 
     def _returned(self) -> None:
-        self.up = True
+        self.up, self._read_only = True, False
         _log.warning("Redis at %s answers again", self.place.described)
         for act in self._back:
             act()
@@ -379,5 +383,9 @@ def _is_an_answer(error: Exception) -> bool:
 
 
 def _kind(error: Exception) -> str:
-    """What may be told of it: its text may hold what was sent."""
-    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    """What may be told of it, and what to do: its text may hold what was sent."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    names = (one.__name__ for one in type(error).__mro__)
+    remedy = next((REMEDIES[name] for name in names if name in REMEDIES), "")
+    return f"{type(error).__name__} ({remedy})" if remedy else type(error).__name__

@@ -158,3 +158,16 @@ def _database(text: str) -> int:
     if text and not (text.isascii() and text.isdigit()):
         raise ValueError("expected the number of a database")
     return int(text or 0)
+
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "AuthenticationError": "put the user and password of cache.url right",
+    "NoPermissionError": "give its user the rights that docs/engines.md lists",
+    "OutOfMemoryError": "raise its maxmemory, or set maxmemory-policy volatile-lru",
+    "ReadOnlyError": "it is a replica: name the one that takes writes in cache.url",
+    "BusyLoadingError": "it reads its data, wait for it",
+    "MasterNotFoundError": "no sentinel knows this master: put cache.url right, or start it",
+    "ClusterDownError": "its cluster lacks nodes: start them",
+    "ConnectionError": "look whether it runs, and at host and port of cache.url",
+}
+"""What to do, by the name of what the driver raises."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -144,3 +145,63 @@ async def test_a_password_and_tls_are_spoken(clock: FakeClock) -> None:
         await wrong.aclose()
     assert "sesame" not in str(refused.value)
     assert not wrong.up
+
+
+async def test_a_replica_is_asked_with_a_write_whether_it_is_the_master_again(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers who reads, before and after: the log doesn't flap, and tells what to do."""
+    with redis_running() as running:
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        running.say("replicaof", "127.0.0.1", "1")
+        reading, go_on = asyncio.Event(), asyncio.Event()
+
+        async def read(client: Any) -> Any:
+            reading.set()
+            await go_on.wait()
+            return await client.get("k")
+
+        reader = asyncio.create_task(engine.run(read, seconds=60))
+        await reading.wait()
+        for _ in range(3):
+            with pytest.raises(Gone, match=r"ReadOnlyError \(it is a replica"):
+                await engine.run(lambda client: client.set("k", b""))
+            clock.advance(PAUSE_SECONDS)
+            with pytest.raises(Gone, match="ReadOnlyError"):
+                await engine.run(lambda client: client.ping())
+            clock.advance(PAUSE_SECONDS)
+        go_on.set()
+        assert await reader is None
+        assert not engine.up
+        running.say("replicaof", "no", "one")
+        assert await engine.run(lambda client: client.ping())
+        await engine.aclose()
+    assert engine.up
+    assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("do", "told"),
+    [
+        (("acl", "setuser", "default", "-set"), "NoPermissionError (give its user the rights"),
+        (("config", "set", "maxmemory", "1"), "OutOfMemoryError (raise its maxmemory"),
+        (("config", "set", "requirepass", PASSWORD), "AuthenticationError (put the user and"),
+    ],
+)
+async def test_an_error_says_what_to_do(clock: FakeClock, do: tuple[str, ...], told: str) -> None:
+    """By its kind alone."""
+    with redis_running() as running:
+        running.say(*do)
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        with pytest.raises(Gone, match=re.escape(told)) as seen:
+            await engine.run(lambda client: client.set("secret-name", b"secret-value"))
+        await engine.aclose()
+    assert "secret" not in str(seen.value)
+
+
+async def test_one_that_does_not_run_says_where_to_look(clock: FakeClock) -> None:
+    """Nobody listens there."""
+    engine = Engine(Place.of("redis://127.0.0.1:1"), "keyrelay-test", clock)
+    with pytest.raises(Gone, match="look whether it runs"):
+        await engine.run(lambda client: client.ping())
+    await engine.aclose()
