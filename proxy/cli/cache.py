@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import click
 
@@ -51,8 +52,13 @@ async def _shared(desk: Desk, config: Config) -> CacheStats:
     """What all instances have in Redis."""
     from proxy.way import stored_in_redis  # noqa: PLC0415 - most commands need none of it
 
-    async with open_session(desk, config) as session:
-        return await stored_in_redis(config, session.vault, desk.clock)
+    heard, log = logging.NullHandler(), logging.getLogger("keyrelay.engine")
+    log.addHandler(heard)  # what a server would log is said by the command's failure
+    try:
+        async with open_session(desk, config) as session:
+            return await stored_in_redis(config, session.vault, desk.clock)
+    finally:
+        log.removeHandler(heard)
 
 
 @cache.command()

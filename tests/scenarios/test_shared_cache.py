@@ -17,6 +17,7 @@ from proxy.config import load_config
 from proxy.way import stored_in_redis
 from tests.support.engines import RunningRedis, redis_running
 from tests.support.origin import Origin, reply
+from tests.support.process import keyrelay
 from tests.support.relay import Running, running_relay
 
 KEY = "provider-key-of-this-test"
@@ -178,3 +179,13 @@ async def test_a_wrong_password_is_told_nowhere(
     said = [f"{one.getMessage()} {one.exc_info} {one.__dict__}" for one in caplog.records]
     assert any("can't be used now: AuthenticationError" in one for one in said)
     assert not [one for one in said if secret in one]
+
+
+async def test_a_command_says_once_that_redis_is_gone(tmp_path: Path) -> None:
+    """And what to do; it logs nothing besides."""
+    assert (await keyrelay(tmp_path, "init")).code == 0
+    (tmp_path / "keys.yaml").write_text("cache: {url: 'redis://127.0.0.1:1'}")
+    ended = await keyrelay(tmp_path, "cache", "stats")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.count("Redis") == 1
+    assert "look whether it runs" in ended.err
