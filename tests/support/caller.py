@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from tests.support.canaries import LEDGER, TOKEN
 
+OWN_PAGES = ("/metrics", "/usage", "/admin/api/", "/health", "/errors")
+"""Where every answer is keyrelay's own, but for pages for people: one of them shows a new token."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -30,11 +33,16 @@ class Answered:
     def json(self) -> Any:
         return json.loads(self.body)
 
-    def looked_at(self) -> Answered:
-        """It, once a token that it makes is known."""
+    def looked_at(self, target: str) -> Answered:
+        """It, once a token that it makes is known, or no secret was found in what says none."""
+        kind = self.header("content-type") or ""
         if self.status == 201:
             for found in TOKEN.finditer(self.body.decode("latin-1")):
                 LEDGER.token(found[0])
+        elif kind == "application/problem+json" or target.startswith(OWN_PAGES):
+            fields = "".join(f"{name}: {text}\n" for name, text in self.headers)
+            octets = fields.encode("latin-1") + self.body
+            LEDGER.look(f"the answer {self.status} to {target[:24]}", octets)
         return self
 
 
@@ -44,6 +52,7 @@ class Caller:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.target = ""
 
     @classmethod
     async def connect(
@@ -61,6 +70,7 @@ class Caller:
     async def request(
         self, method: str, target: str, *headers: tuple[str, str], body: bytes | None = None
     ) -> None:
+        self.target = target
         lines = [f"{method} {target} HTTP/1.1", "Host: relay.test"]
         lines += [f"{name}: {text}" for name, text in headers]
         if body is not None:
@@ -96,7 +106,7 @@ class Caller:
             complete = False
             body += getattr(error, "partial", b"")
         whole = Answered(head.status, head.headers, bytes(body), complete)
-        return whole.looked_at()
+        return whole.looked_at(self.target)
 
     async def closed(self) -> bool:
         """Whether the server ends the connection without another octet."""

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from tests.support.caller import Answered
 from tests.support.canaries import LEDGER, Ledger, holds
 from tests.support.process import learn, unlike
 from vault import Secret
@@ -71,3 +72,28 @@ def test_what_a_configuration_reads_elsewhere_is_known(tmp_path: Path) -> None:
     environ = "\0".join(f"{name}={text}" for name, text in {**given, "LEFT": KEY}.items()).encode()
     assert holds(unlike(environ, names), KEY, url) == [KEY]
     assert holds(unlike(environ, {*names, "LEFT"}), KEY, url) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "leaks"),
+    [
+        ("/proxy/x", "application/problem+json", 1),
+        ("/metrics", "text/plain", 1),
+        ("/admin/api/v1/audit", "application/json", 1),
+        ("/proxy/x", "application/json", 0),
+    ],
+)
+def test_answers_of_our_own_are_looked_at(target: str, kind: str, leaks: int) -> None:
+    """Refusals and pages; what an upstream says is the caller's."""
+    Secret(KEY.encode())
+    for fields, body in (([], KEY.encode()), ([("X-Key", quote(KEY))], b"")):
+        Answered(200, [("Content-Type", kind), *fields], body).looked_at(target)
+        found, LEDGER.leaks = LEDGER.leaks, []
+        assert len(found) == leaks
+
+
+def test_a_token_that_an_answer_makes_is_known() -> None:
+    """One of minutes too, which is longer."""
+    text = "kr_0123456789ab_" + "C" * 90
+    Answered(201, [], b'{"token": "' + text.encode() + b'"}').looked_at("/tokens")
+    assert text in LEDGER.tokens
