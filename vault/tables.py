@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from sqlalchemy import (
     Boolean,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -21,6 +23,18 @@ from sqlalchemy import (
 )
 
 METADATA: Final = MetaData()
+
+
+class Truth(Boolean):
+    """0 or 1 in SQLite, which takes whatever is written: anything else is read as it is, so that
+    the register does not know the row."""
+
+    def result_processor(self, dialect: Dialect, _: object) -> Callable[[Any], Any] | None:
+        """What a database says, as we read it."""
+        if dialect.supports_native_boolean:
+            return None  # which takes nothing else
+        return lambda said: bool(said) if said in (0, 1) else said
+
 
 # One row: how often anything was changed, which master key wraps the data keys, where the audit log
 # ends (the number of its last row, and that row's link), and what authenticates all but the key.
@@ -67,8 +81,8 @@ KEYS: Final = Table(
     Column("alias", String(64), primary_key=True),
     Column("version", Integer, nullable=False),
     Column("first_version", Integer, nullable=False),
-    Column("live", Boolean, nullable=False),
-    Column("is_default", Boolean, nullable=False),
+    Column("live", Truth, nullable=False),
+    Column("is_default", Truth, nullable=False),
     Column("added", Integer, nullable=False),
     Column("added_at", Float, nullable=False),
 )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.attack import replays, rows
+from tests.attack import replays, rows, tables
 from tests.attack.outcome import Outcome
 from tests.attack.rows import Siege, Verdict
 from tests.support.clock import FakeClock
@@ -50,14 +50,28 @@ async def besiege(act: Act) -> Verdict:
         return siege.verdict
 
 
-async def outcomes(acts: str = "") -> AsyncIterator[Outcome]:
-    """Every attack in turn, or those whose names hold these letters."""
+async def besiege_tables(changes: tables.Changes, every: int = 1) -> Verdict:
+    """One kind of change in all tables, on a vault of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        await (await open_vault(data, {}, FakeClock(), create=True)).close()
+        async with tables.examined(data) as examined:
+            return await examined.suffer(changes, every)
+
+
+async def outcomes(acts: str = "", every: int = 1) -> AsyncIterator[Outcome]:
+    """Every attack in turn, or those whose names hold these letters. In tables and with old rows
+    all changes, or one in so many."""
     for name in (name for name in ACTS if acts in name):
         verdict = await besiege(ACTS[name])
         told = f"{verdict.refused:,} refused, {verdict.harmless:,} harmless"
         faults = verdict.faults
         yield Outcome(name, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))
+    for name in (name for name in tables.KINDS if acts in name):
+        verdict = await besiege_tables(tables.KINDS[name], every)
+        faults, told = verdict.faults, f"{verdict.refused:,} named, {verdict.harmless:,} harmless"
+        yield Outcome(name, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))
     if acts in OLD_ROWS:
-        verdict = await besiege_with_the_past()
+        verdict = await besiege_with_the_past(every)
         faults, told = verdict.faults, f"{verdict.refused:,} named, nothing of them served"
         yield Outcome(OLD_ROWS, verdict.acts, "changes", len(faults), told, tuple(faults[:5]))

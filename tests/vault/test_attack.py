@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attack import replays, rotation, rows
+from tests.attack import replays, rotation, rows, tables
 from tests.attack.rows import Siege
-from tests.attack.vault import ACTS, besiege
+from tests.attack.vault import ACTS, besiege, besiege_tables
 from tests.vault.words import named
 
 SHORT = {
@@ -23,6 +23,18 @@ SHORT = {
 async def test_nothing_that_was_changed_is_served(act) -> None:
     """Detected, named, and never another error or another key."""
     verdict = await besiege(act)
+    assert verdict.faults == []
+    assert verdict.refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "every"),
+    list(zip(tables.KINDS.values(), (397, 41, 53), strict=True)),
+    ids=list(tables.KINDS),
+)
+async def test_nothing_that_was_changed_in_any_table_goes_unnamed(changes, every) -> None:
+    """Tokens, keys, backends, purges, data keys, and the register itself."""
+    verdict = await besiege_tables(changes, every)
     assert verdict.faults == []
     assert verdict.refused
 

@@ -42,6 +42,21 @@ def put_back(data: Path, old: dict[str, list[tuple]]) -> None:
             rows(data, f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])  # the other one takes nothing else
+@pytest.mark.parametrize("column", ["live", "is_default"])
+@pytest.mark.parametrize("value", [3, "q", b"\x01", 1.5])
+async def test_what_is_neither_true_nor_false_is_named(
+    vault: Vault, data: Path, column: str, value: object
+) -> None:
+    """SQLite takes it for false, where Python takes it for true: a key would be gone unseen."""
+    await vault.put_key(new_key())
+    rows(data, f"UPDATE keys SET {column} = ?", value)
+    await changed(vault, data)
+    assert f"key {NAME} is not as it was written last" in await vault.examine()
+    with pytest.raises(VaultError, match="openai"):
+        await vault.open_key(named())
+
+
 async def test_an_older_key_with_its_own_name_is_not_served(vault: Vault, data: Path) -> None:
     """Both of its rows, as they fitted each other. It is mended by making it anew."""
     ref = (await vault.put_key(new_key())).ref
