@@ -157,18 +157,17 @@ async def test_an_early_answer_does_not_wait_for_a_silent_caller(to: Sender) -> 
 
 
 async def test_an_early_answer_ends_an_upload_that_nobody_takes(to: Sender) -> None:
-    """The upstream has stopped reading, and says why."""
-    stuck = asyncio.Event()
+    """The upstream reads none of it, and says why."""
+    begun = asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
-        await exchange.wait(stuck)
+        await exchange.wait(begun)
         await exchange.send(reply(429, (), b"slow down"))
         await exchange.hung_up()
 
     async def parts() -> AsyncIterator[bytes]:
-        for number in range(64):
-            if number == 2:
-                stuck.set()
+        for _ in range(64):  # more than buffers take, however much that is
+            begun.set()
             yield bytes(1 << 20)
 
     async with Origin(handler, read_body=False, limit=1 << 16) as origin:
