@@ -12,7 +12,7 @@ from typing import Protocol
 
 from proxy.cache.redis import RedisStore
 from proxy.causes import lineage
-from proxy.engine import PAUSE_SECONDS, Engine, Gone
+from proxy.engine import PAUSE_SECONDS, Engine, Gone, Refused
 
 _log = logging.getLogger("keyrelay.cache")
 
@@ -54,7 +54,7 @@ class Hearing:
     async def _listen_forever(self) -> None:
         while True:
             try:
-                await self._engine.run(lambda client: client.ping())  # so that somebody asks
+                await self._speak()  # so that somebody asks, whoever calls
                 async with aclosing(self._engine.heard(self._store.channel)) as heard:
                     async for news in heard:
                         self._hear(news)
@@ -64,12 +64,21 @@ class Hearing:
                 self._become(False)
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _speak(self) -> None:
+        """Who may not tell what he writes may not be told of it either: most likely all are one
+        user, and what is in memory may be old."""
+        hello = self._store.channel, self._store.me
+        try:
+            await self._engine.run(lambda client: client.publish(*hello))
+        except Refused as error:
+            raise Gone(f"{error}, such as +publish") from error
+
     def _hear(self, news: bytes | None) -> None:
         if news is None:
             self._become(True)
             return
         who, key = news[: len(self._store.me)], news[len(self._store.me) :]
-        if who != self._store.me:
+        if key and who != self._store.me:
             self._store.outdate(key)
             self._cache.forget(key)
 

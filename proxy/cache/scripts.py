@@ -49,6 +49,7 @@ if #unknown > 0 then return {0, unpack(unknown)} end
 for n = 0, new.chunks - 1 do
   if redis.call('EXISTS', chunk(new, n)) == 0 then return {-1} end
 end
+redis.call('PUBLISH', ARGV[8], ARGV[9])  -- first: what nobody may be told of is not stored
 for n = 0, new.chunks - 1 do redis.call('PEXPIREAT', chunk(new, n), new.ends + grace) end
 table.sort(stays, function(a, b) return a.field < b.field end)
 for i = 1, #stays + 1 - tonumber(ARGV[7]) do goes[#goes + 1] = stays[i] end
@@ -65,7 +66,6 @@ local order = string.format('%016d', time[1] * 1000000 + time[2])
 redis.call('HSET', KEYS[1], order .. ' ' .. ARGV[1], ARGV[2])
 local left, until_ = redis.call('PTTL', KEYS[1]), new.ends + tonumber(ARGV[6])
 if left < 0 or time[1] * 1000 + left < until_ then redis.call('PEXPIREAT', KEYS[1], until_) end
-redis.pcall('PUBLISH', ARGV[8], ARGV[9])
 if leased then gone[2] = land(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[11], ARGV[12]) end
 return gone
 """,

@@ -12,6 +12,7 @@ import pytest
 
 from proxy import engine as engine_module
 from proxy.cache import hearing as module
+from proxy.cache.entry import Miss, StoreError
 from proxy.cache.hearing import Hearing
 from proxy.cache.policy import CacheSettings
 from proxy.cache.redis import RedisStore
@@ -150,7 +151,7 @@ async def test_a_user_who_may_not_listen_is_told_once(
     redis: RunningRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything else works; nothing stays in memory."""
-    redis.say("acl", "setuser", "mute", "on", ">pass", "~*", "+@all", "resetchannels")
+    redis.say("acl", "setuser", "mute", "on", ">pass", "~*", "&*", "+@all", "-subscribe")
     async with a_process(redis) as one:
         await one.hearing.stop()
         one.engine.place = Place.of(redis.url.replace("://", "://mute:pass@"))
@@ -171,6 +172,27 @@ async def test_a_user_who_may_not_listen_is_told_once(
     assert [(one.levelno, "NoPermission" in one.getMessage()) for one in told] == [
         (logging.WARNING, True)
     ]
+
+
+async def test_a_user_who_may_not_tell_stores_nothing_and_keeps_nothing_in_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The others would go on with what was before; the right that is missing is named once."""
+    with redis_running() as redis:
+        async with a_process(redis) as one:
+            await until(lambda: one.hearing.hears)
+            await put(one.store)
+            redis.say("acl", "setuser", "default", "-publish")
+            with pytest.raises(StoreError, match="Redis refused"):
+                await put(one.store, b"l")
+            assert await found(one.store, b"l") is Miss.ABSENT
+            redis.say("client", "kill", "type", "pubsub")
+            await until(lambda: "such as +publish" in caplog.text)
+            assert not one.hearing.hears
+            redis.say("acl", "setuser", "default", "+publish")
+            await until(lambda: one.hearing.hears)
+            await put(one.store, b"l")
+    assert caplog.text.count("such as +publish") == 1
 
 
 async def test_a_fault_of_ours_does_not_end_it(
