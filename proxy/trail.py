@@ -90,6 +90,7 @@ class Trail:
         self._waiting: list[AuditEntry] = []
         self._writing: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
+        self._refused = ""
 
     def observe(self, call: CallRecord) -> None:
         """A call that is over: refused for what its destination is, or for where that leads."""
@@ -132,6 +133,9 @@ class Trail:
         for kind, allowance in self._allowed.items():
             self._sum_up(kind, allowance)
         await self.flush()
+        if self._waiting:
+            many = len(self._waiting)
+            _log.error("%d entries of the audit log are lost: %s", many, self._refused)
 
     async def flush(self) -> None:
         """Writes what waits, if the vault takes it; else it waits on."""
@@ -144,7 +148,8 @@ class Trail:
             return
         try:
             await self._audit.note(batch)
-        except VaultError:
+        except VaultError as error:
+            self._refused = str(error)
             kept = [*batch, *self._waiting]
             self._waiting = kept[:_WAITING]
             for entry in kept[_WAITING:]:

@@ -155,6 +155,19 @@ async def test_what_the_vault_does_not_take_waits(book: Book, trail: Trail) -> N
     ]
 
 
+async def test_what_could_not_be_written_to_the_end_is_told(
+    book: Book, trail: Trail, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at an older one of two releases: how many, and why."""
+    book.away = StoreUnavailable("a newer release has changed the vault")
+    refuse(trail, times=3)
+    await trail.start()
+    await trail.stop()
+    assert caplog.messages == [
+        "3 entries of the audit log are lost: a newer release has changed the vault"
+    ]
+
+
 async def test_what_there_is_no_room_for_is_counted(clock: FakeClock) -> None:
     """Also what had been taken in already when a write failed."""
 
