@@ -32,7 +32,7 @@ from proxy.cache.request import Request
 from proxy.cache.sharing import Shares
 from proxy.cache.spool import ReadBody, Rest, read_body
 from proxy.cache.sqlite import SqliteStore
-from proxy.cache.trouble import Trouble
+from proxy.cache.trouble import Trouble, logger
 from proxy.call import Call
 from proxy.clock import Clock
 from proxy.errors import RelayError
@@ -42,6 +42,9 @@ from proxy.upstream.seam import Upstream
 from vault import Purge, Sealer
 
 SWEEP_SECONDS = 60.0
+AHEAD_SECONDS = 5.0
+"""A purge that is further ahead is told of: who made it has another time."""
+
 
 STORES: Mapping[str, Callable[[Path, Sealer, Clock, CacheSettings], Store]] = {
     "sqlite": SqliteStore,
@@ -151,7 +154,14 @@ class Cache:
         """Ends the answers that purges cover, at once; the same ones again do nothing."""
         for purge in purges:
             if self._purges.add(purge):
-                self._memory.purge(purge, self._clock.now())
+                now = self._clock.now()
+                if purge.at > now + AHEAD_SECONDS:
+                    logger.warning(
+                        "a purge is %.0f s ahead of this clock, and nothing that it covers is kept"
+                        " for so long: set the clocks right",
+                        purge.at - now,
+                    )
+                self._memory.purge(purge, now)
                 self._flights.close_covered(self._purges)
                 try:
                     await self._store.purge(purge)

@@ -507,6 +507,17 @@ async def test_a_purge_ends_what_a_clock_that_ran_ahead_stored(opened: Any) -> N
         assert (await bench.get()).body == b"new"
 
 
+async def test_a_purge_by_a_clock_that_runs_ahead_is_told_once(
+    opened: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until then it ends what comes: an answer may be of the same clock. Why, the log says."""
+    async with opened() as bench:
+        ahead = Purge(NOW + 3600, "default", None)
+        await bench.cache.apply_purges((Purge(NOW + 1, "default", None), ahead))
+        await bench.cache.apply_purges((ahead,))
+    assert [line[:22] for line in caplog.messages] == ["a purge is 3600 s ahea"]
+
+
 async def test_what_a_purge_could_not_delete_is_over_all_the_same(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
