@@ -152,15 +152,16 @@ def _config_or_none(desk: Desk) -> Config:
 
 
 @contextmanager
-def alone(lock: Path, doing: str) -> Iterator[None]:
+def alone(lock: Path, doing: str, remedy: str = "") -> Iterator[None]:
     """Held by this process and its children, to the last of them; Failed where others hold it, by
-    what they are `doing`."""
+    what they are `doing`, with one more `remedy`."""
     opened = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(opened, "r+b") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failed(f"{doing}; stop it, or name another --data") from None
+            words = "; ".join(filter(None, (f"{doing}; stop it, or name another --data", remedy)))
+            raise Failed(words) from None
         yield
 
 

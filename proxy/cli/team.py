@@ -52,6 +52,9 @@ class Post:
             await self.companion.stop()
 
 
+OR_WAIT: Final = "if it was killed, wait a few seconds for its last calls"
+
+
 @dataclass(frozen=True, slots=True)
 class Team:
     """What workers are started with. `work`: a worker's life, its exit code; `listeners`: those of
@@ -74,7 +77,7 @@ class Team:
         data = self.desk.data
         with (
             # To the last of its processes: a new team never meets workers of an old one.
-            alone(data / "workers.lock", f"keyrelay runs on {data} already, with workers"),
+            alone(data / "workers.lock", f"keyrelay runs on {data} already, with workers", OR_WAIT),
             _met(data, self.workers) as (meeting, listener),
             tempfile.TemporaryFile() as turns,
         ):
