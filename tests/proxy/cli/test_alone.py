@@ -20,5 +20,5 @@ def test_who_comes_second_is_told_what_to_do(tmp_path: Path) -> None:
         alone(lock, "it runs", OR_WAIT),
     ):
         raise AssertionError("both run")
-    with alone(lock, "it runs"), pytest.raises(Failed, match="--data$"), alone(lock, "it runs"):
+    with alone(lock, "it runs"), pytest.raises(Failed, match=r"--data$"), alone(lock, "it runs"):
         raise AssertionError("both run")
