@@ -23,6 +23,7 @@ from proxy.admin.pages.routes import routes as admin_pages
 from proxy.admin.reports import Reports
 from proxy.admin.seen import Seen, share
 from proxy.admin.session import Sessions
+from proxy.admin.spread import SpreadSessions
 from proxy.asgi import ProxyEndpoint, Watching, raw_target
 from proxy.cache.cache import Cache
 from proxy.carrying import Carrying
@@ -237,8 +238,8 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     ward = Ward(health, _readiness(vault, way, around), *asked, way.without)
     sources = _sources(way, vault, ward, tallies, around)
     team = None if around.companion is None else TeamMetrics(around.companion, sources)
-    admin = _administration(config, way, vault, known, Reports(usage, ward, clock))
-    await share(around, vault, admin.sessions, way.guesses, rounds)
+    admin = await _administration(config, way, vault, known, Reports(usage, ward, clock))
+    share(around.companion, admin.sessions, way.guesses, rounds)
     board = Board(admin, seen.live, seen.last_use, usage, ward.standings)
     administering = (*admin_pages(board), *api.routes(admin, way.authenticator))
     here = administering if config.server.admin_listen is None else ()
@@ -256,12 +257,16 @@ async def assemble(config: Config, services: Services, vault: Vault, around: Sur
     return Relay(endpoint, _pages(routes), parts)
 
 
-def _administration(
+async def _administration(
     config: Config, way: Way, vault: Vault, known: CurrentServices, reports: Reports
 ) -> Administration:
+    sessions = Sessions(vault, reports.clock, way.guesses, way.trail)
+    if way.engine is not None:
+        sealer = await vault.sealer("sessions")
+        sessions.share(SpreadSessions(way.engine, sealer, reports.clock))
     return Administration(
         acts=Acts(vault, known, way.cache, reports.clock),
-        sessions=Sessions(vault, reports.clock, way.guesses, way.trail),
+        sessions=sessions,
         origin=OwnOrigin(config.server.public_url),
         reports=reports,
     )

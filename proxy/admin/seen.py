@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from proxy.admin.lastuse import LastUse
 from proxy.admin.live import LiveCalls
 from proxy.admin.session import Sessions
-from proxy.admin.spread import SpreadSessions
-from proxy.clock import Clock
-from proxy.engine import Engine
 from proxy.guesses import Guesses
 from proxy.health.probing import Rounds
 from proxy.health.watch import Health
@@ -19,7 +15,6 @@ from proxy.record import Observer
 from proxy.trail import Trail
 from proxy.workers.companion import Companion
 from proxy.workers.passing import PassedCalls, SharedSessions
-from vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +43,14 @@ class Seen:
         return *own, *passed
 
 
-class Around(Protocol):
-    """Where one of several may meet the others."""
-
-    @property
-    def clock(self) -> Clock:
-        """Tells time."""
-        ...
-
-    @property
-    def engine(self) -> Engine | None:
-        """The Redis of all instances."""
-        ...
-
-    @property
-    def companion(self) -> Companion | None:
-        """The way to the other workers."""
-        ...
-
-
-async def share(
-    around: Around, vault: Vault, sessions: Sessions, guesses: Guesses, rounds: Rounds
+def share(
+    companion: Companion | None, sessions: Sessions, guesses: Guesses, rounds: Rounds
 ) -> None:
-    """What one tells the others, and hears of them: who is signed in, at every instance or else at
-    every worker; the rest at workers alone."""
-    companion = around.companion
-    if around.engine is not None:
-        sealer = await vault.sealer("sessions")
-        sessions.share(SpreadSessions(around.engine, sealer, around.clock))
-    elif companion is not None:
-        sessions.share(SharedSessions(companion))
+    """What a worker of several tells the others, and hears of them."""
     if companion is None:
         return
+    if not sessions.are_shared:
+        sessions.share(SharedSessions(companion))
     guesses.tell = partial(companion.tell, "pass", "guess")
     companion.on("guess", guesses.hear)
     rounds.tell = partial(companion.tell, "pass", "probed")

@@ -221,6 +221,11 @@ class Sessions:
             lambda: {name: _kept(one) for name, one in self._open.items()},
         )
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether they are those of several processes."""
+        return self._peers is not None
+
     async def _known(self, name: bytes) -> _Open | None:
         """A session that is not over; perhaps it began elsewhere, or was used there."""
         session = self._open.get(name)

@@ -15,6 +15,7 @@ import pytest
 from proxy.clock import SystemClock
 from proxy.config import load_config
 from proxy.way import stored_in_redis
+from tests.support.caller import call as ask
 from tests.support.engines import RunningRedis, redis_running
 from tests.support.origin import Origin, reply
 from tests.support.process import keyrelay
@@ -84,6 +85,26 @@ async def test_what_one_instance_keeps_another_answers_with(
         held = await stored_in_redis(config, one.vault, SystemClock())
         assert dict(held.holdings).keys() == {("default", "openai")}
         assert held.entries == 1
+
+
+async def test_who_signs_in_at_one_instance_is_signed_in_at_the_other(
+    tmp_path: Path, redis: RunningRedis
+) -> None:
+    """A balancer sends each request of the page wherever it likes."""
+    async with (
+        Origin(reply()) as origin,
+        instance(tmp_path, redis, origin) as one,
+        instance(tmp_path, redis, origin) as other,
+    ):
+        token = await one.issue("ada", role="admin")
+        form = ("Content-Type", "application/x-www-form-urlencoded")
+        own = ("Origin", "http://relay.test")
+        body = f"token={token}".encode()
+        came = await ask(one.url, "POST", "/admin/login", form, own, body=body)
+        cookie = ("Cookie", (came.header("set-cookie") or "").partition(";")[0])
+        pages = [await ask(up.url, "GET", "/admin", cookie) for up in (one, other)]
+        assert [(page.status, b"/admin/logout" in page.body) for page in pages] == [(200, True)] * 2
+        assert b"/admin/logout" not in (await ask(other.url, "GET", "/admin")).body
 
 
 def stored(redis: RunningRedis) -> bool:
