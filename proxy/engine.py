@@ -133,7 +133,8 @@ class Engine:
             gone = self._failed(error) if question.sent else Gone("too many ask Redis at once")
             raise gone from error
         if isinstance(found, Exception):
-            raise self._failed(found) from found
+            told = isinstance(found, Gone)  # by `run`, which has counted it
+            raise (_gone(found) if told else self._failed(found)) from found
         return found
 
     async def script(

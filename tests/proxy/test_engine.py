@@ -205,3 +205,14 @@ async def test_one_that_does_not_run_says_where_to_look(clock: FakeClock) -> Non
     with pytest.raises(Gone, match="look whether it runs"):
         await engine.run(lambda client: client.ping())
     await engine.aclose()
+
+
+async def test_a_failure_counts_once_for_all_who_asked_together(engine: Engine) -> None:
+    """And who was not asked at all has seen none."""
+    asking = [asyncio.create_task(engine.ask("PING")) for _ in range(3)]
+    await asyncio.sleep(0)
+    engine.fail(TimeoutError())
+    for one in asking:
+        with pytest.raises(Gone, match="a moment ago"):
+            await one
+    assert engine.failures == 1
