@@ -39,12 +39,14 @@ class Loads:
         self._carry = carry
         self._waiting: list[Question] = []
         self._drivers: set[asyncio.Task[None]] = set()
+        self._driving = 0  # those that still look for what waits: a task is done a turn later
 
     def ask(self, words: Words) -> Question:
         """It goes at the end of this turn of the loop, or when another load is back."""
         question = Question(words)
         self._waiting.append(question)
-        if len(self._drivers) < UNDER_WAY:
+        if self._driving < UNDER_WAY:
+            self._driving += 1
             driver = asyncio.create_task(self._drive(), name="keyrelay-loads")
             self._drivers.add(driver)
             driver.add_done_callback(self._drivers.discard)
@@ -56,11 +58,14 @@ class Loads:
             await asyncio.wait(self._drivers)
 
     async def _drive(self) -> None:
-        while self._waiting:
-            load, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-            load = [one for one in load if not one.answer.done()]  # the others wait no longer
-            if load:
-                await self._send(load)
+        try:
+            while self._waiting:
+                load, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                load = [one for one in load if not one.answer.done()]  # those wait no longer
+                if load:
+                    await self._send(load)
+        finally:
+            self._driving -= 1
 
     async def _send(self, load: list[Question]) -> None:
         for one in load:

@@ -44,6 +44,22 @@ async def test_what_is_asked_in_one_turn_is_one_load() -> None:
     assert way.loads == [[(0,), (1,), (2,)]]
 
 
+async def test_what_is_asked_as_the_last_loads_come_back_goes_too() -> None:
+    """Whoever was answered asks on at once: those that brought the answer are done, and look no
+    more, but are not gone yet."""
+    way = Way()
+    loads = Loads(way.carry)
+    asked = []
+    for number in range(UNDER_WAY):
+        asked.append(loads.ask((number,)))
+        await until_held(way, number + 1)
+    way.open.set()
+    for one in asked:
+        await one.answer
+    async with asyncio.timeout(SECONDS):
+        assert await loads.ask(("next",)).answer == "next"
+
+
 async def test_what_is_asked_while_loads_are_under_way_is_the_next() -> None:
     """In bounds, and without whoever no longer waits."""
     way = Way()
