@@ -14,19 +14,15 @@ from bench.scale.costs import Cost, summarise
 from bench.scale.engines import version_in
 from bench.scale.setups import SETUPS
 
-DATA: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-kept = pytest.mark.skipif(not DATA, reason=RESULT.name)
-"""The page stands as the bench printed it; what it was made from is not kept with it yet."""
+DATA: dict[str, Any] = json.loads(RESULT.read_text())
 
 
-@kept
 def test_the_page_has_the_numbers_of_the_last_run() -> None:
     """Every one: it is written by the bench, and by nobody else."""
     assert PAGE.read_text() == page.document(DATA), "run: python -m bench.scale --page"
     assert PAGE == ROOT / "docs/scale.md"
 
 
-@kept
 def test_the_last_run_was_a_whole_one() -> None:
     """Each setup with each of its cases, without a failure; each kind up to its most."""
     found = [(row["setup"], row["case"]) for row in DATA["costs"]]
@@ -60,7 +56,6 @@ def model(redis: float, postgresql: float) -> dict[str, Any]:
     return {**DATA, "costs": rows}
 
 
-@kept
 def test_the_wall_is_the_engine_that_is_full_first() -> None:
     """Redis has one core: with a quarter of keyrelay's time it is full at four."""
     text = page.document(model(25.0, 10.0))
@@ -70,7 +65,6 @@ def test_the_wall_is_the_engine_that_is_full_first() -> None:
     assert "| a forward | 10,000 | 20,000 | 40,000* | 40,000* | 40,000* | 40,000* |" in text
 
 
-@kept
 def test_an_engine_that_does_nothing_is_no_wall() -> None:
     """What is below a microsecond is the noise of its own work."""
     text = page.document(model(0.5, 0.0))
