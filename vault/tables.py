@@ -27,12 +27,10 @@ METADATA: Final = MetaData()
 
 class Truth(Boolean):
     """0 or 1 in SQLite, which takes whatever is written: anything else is read as it is, so that
-    the register does not know the row."""
+    the register does not know the row. PostgreSQL takes nothing else, and has a type of its own."""
 
-    def result_processor(self, dialect: Dialect, _: object) -> Callable[[Any], Any] | None:
+    def result_processor(self, _dialect: Dialect, _type: object) -> Callable[[Any], Any]:
         """What a database says, as we read it."""
-        if dialect.supports_native_boolean:
-            return None  # which takes nothing else
         return lambda said: bool(said) if said in (0, 1) else said
 
 
