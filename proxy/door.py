@@ -15,6 +15,7 @@ from proxy.addresses import Address
 from proxy.clock import Clock
 from proxy.fair import FairTurns
 from proxy.forwarded import Networks, address_of, caller_behind, names_callers, within
+from proxy.hosts import ANY, Hosts
 from proxy.messages import Fields
 
 TOTAL: Final = "total"
@@ -57,11 +58,12 @@ class Named(NamedTuple):
 
 class Door:
     """Lets connections in. What `enter` and `begin` give is to be given back, once. `turns`: in
-    which order the calls of those begin who are in."""
+    which order the calls of those begin who are in; `hosts`: whose name may stand in Host."""
 
-    def __init__(self, rules: DoorRules, clock: Clock) -> None:
+    def __init__(self, rules: DoorRules, clock: Clock, hosts: Hosts = ANY) -> None:
         self._rules = rules
         self._clock = clock
+        self.hosts = hosts
         self.turns = FairTurns()
         self._open = 0
         self._by_address: dict[str, int] = {}

@@ -107,6 +107,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._in_header = False
         try:
             check_framing(self.parser.get_http_version(), self.url, self._fields)
+            self._door.hosts.check(self._fields)
         except BadRequest as error:
             self._refuse(error)
         self._patience.body()

@@ -44,6 +44,7 @@ FLOORS = {
     "proxy.header": RULES,
     "proxy.framing": RULES,
     "proxy.forwarded": RULES,
+    "proxy.hosts": RULES,
     "proxy.fair": RULES,
     "proxy.shown": RULES,
     "proxy.wrongs": RULES,

@@ -6,10 +6,12 @@ import logging
 import resource
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 from proxy.clock import Clock
 from proxy.config import Config
 from proxy.door import Arrivals, Door, DoorRules
+from proxy.hosts import Hosts
 from proxy.reload import Live, names
 
 MOST_HANDLES: Final = 65_536
@@ -27,7 +29,8 @@ class Doors:
         self._workers = workers
         self._handles = handles
         self._rules = self._rules_of(config)
-        self._all = [Door(self._rules, clock)]
+        self._hosts = _hosts_of(config)
+        self._all = [Door(self._rules, clock, self._hosts)]
 
     @property
     def callers(self) -> Door:
@@ -36,7 +39,7 @@ class Doors:
 
     def another(self) -> Door:
         """For one more listener."""
-        self._all.append(Door(self._rules, self._clock))
+        self._all.append(Door(self._rules, self._clock, self._hosts))
         return self._all[-1]
 
     @property
@@ -68,6 +71,13 @@ class Doors:
     def _share(self, amount: int) -> int:
         """What one worker of several may have: rounded up, so that there is one at least."""
         return -(-amount // self._workers)
+
+
+def _hosts_of(config: Config) -> Hosts:
+    """Where names are listed, the one of the public URL is one too."""
+    server = config.server
+    public = urlsplit(server.public_url or "").hostname
+    return Hosts({*server.hosts, *([public] if public else [])} if server.hosts else ())
 
 
 def take_handles() -> int:

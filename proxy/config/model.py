@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from proxy.config.engines import RedisUrl, VaultPlace
-from proxy.config.networks import Network
+from proxy.config.networks import HostName, Network
 from proxy.config.quotas import DEFAULT_WRONG, OneRate, Rates, WhoseTenant, WhoseToken, each_once
 from proxy.config.section import Section
 from proxy.config.signin import IssuerEntry, each_named_once
@@ -159,6 +159,7 @@ class Server(Section):
     max_connections: Count = 4096
     max_connections_per_address: Count = 512
     trusted_proxies: tuple[Network, ...] = ()
+    hosts: tuple[HostName, ...] = ()
     tls_cert: Annotated[Path, AfterValidator(_file)] | None = None
     tls_key: Annotated[Path, AfterValidator(_file)] | None = None
 

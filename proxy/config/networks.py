@@ -1,11 +1,14 @@
-"""Networks by their addresses, as in 10.0.0.0/8."""
+"""Networks by their addresses, as in 10.0.0.0/8, and machines by their names."""
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import PlainValidator
+from pydantic import AfterValidator, PlainValidator
+
+_NAME: Final = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 
 
 def _network(text: object) -> IPv4Network | IPv6Network:
@@ -20,4 +23,12 @@ def _network(text: object) -> IPv4Network | IPv6Network:
     return found
 
 
+def _host_name(text: str) -> str:
+    name = text.lower()
+    if len(name) > 253 or not _NAME.fullmatch(name):
+        raise ValueError("expected a name, such as relay.example.com or *.example.com")
+    return name
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]

@@ -300,6 +300,13 @@ def test_every_mistake_is_said_at_once(write: Any) -> None:
             "server.trusted_proxies[0]: expected a network of your own: everybody could say who "
             "they are",
         ),
+        *(
+            (
+                f"server: {{hosts: [relay.example.com, '{text}']}}",
+                "server.hosts[1]: expected a name, such as relay.example.com or *.example.com",
+            )
+            for text in ("", "a b", "*", "a.*", "*a.b", "https://a.example", "a:80", "[::1]", "a.")
+        ),
         (
             "backends: [{service: openai, url: 'https://u:p@a.example/'}]",
             "backends[0].url: the destination must not hold a user name or password before its "

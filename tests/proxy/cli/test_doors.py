@@ -10,6 +10,8 @@ import pytest
 from proxy.cli.doors import MOST_HANDLES, Doors, take_handles
 from proxy.config import Config
 from proxy.config.model import Server
+from proxy.errors import BadRequest
+from proxy.messages import Fields
 from tests.support.clock import FakeClock
 
 
@@ -30,6 +32,24 @@ def test_every_listener_has_a_door_of_its_own() -> None:
     doors.live.take(config(max_connections=3, max_connections_per_address=2))
     found = [door.enter("192.0.2.1") for door in (doors.callers, doors.callers, metrics, metrics)]
     assert found == ["192.0.2.1", None, "192.0.2.1", None]
+
+
+def test_every_listener_answers_to_the_same_names() -> None:
+    """Those that are listed, and the public URL's; where none are, to all."""
+
+    def host(name: bytes) -> Fields:
+        return ((b"host", name),)
+
+    public = "https://relay.example.com/x"
+    server = Server(hosts=("Relay.Internal",), public_url=public)
+    doors = Doors(Config(server=server), FakeClock(), MOST_HANDLES)
+    for door in (doors.callers, doors.another()):
+        for name in (b"relay.internal:8000", b"relay.example.com"):
+            door.hosts.check(host(name))
+        with pytest.raises(BadRequest):
+            door.hosts.check(host(b"evil.example"))
+    any_name = Doors(Config(server=Server(public_url=public)), FakeClock(), MOST_HANDLES)
+    any_name.callers.hosts.check(host(b"evil.example"))
 
 
 def test_handles_are_left_for_upstreams_and_files(caplog: pytest.LogCaptureFixture) -> None:
