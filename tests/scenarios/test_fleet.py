@@ -1,48 +1,95 @@
-"""Three instances of two workers each, over one PostgreSQL and one Redis."""
+"""Instances over one PostgreSQL and one Redis that are killed, stand still or can't be reached."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 from tests.attack import fleet as acts
+from tests.support.caller import Answered
 from tests.support.engines import postgres_running, redis_running
-from tests.support.fleet import fleet, until_all
+from tests.support.fleet import PATIENCE_SECONDS, Fleet, Instance, fleet
+from tests.support.namespaces import apart_if_possible
 from tests.support.origin import Origin
+from tests.support.team import worker_of
+
+SETTINGS: Final = f"{acts.SETTINGS}limits: {{wrong_tokens: null}}\n"
+CROWD: Final = 12
+"""So many calls at once reach every worker of an instance, sooner or later."""
 
 
 async def test_instances_are_one_for_their_callers(tmp_path: Path) -> None:
-    """Equal calls are one upstream call, a revocation ends a token everywhere, and an engine that
-    goes takes no call with it. (Longer: `make attack`.)"""
-    with postgres_running() as postgres, redis_running() as redis:
+    """Equal calls are one upstream call, a revocation ends a token everywhere, and engines that go,
+    stand still or can't be reached take no call with them. (Longer: `make attack`.)"""
+    with (
+        apart_if_possible() as there,
+        postgres_running(there=there.place) as postgres,
+        redis_running(there=there.place) as redis,
+    ):
         async with (
             Origin(acts.answer) as origin,
-            fleet(tmp_path, origin, (postgres, redis), settings=acts.SETTINGS) as here,
+            fleet(tmp_path, origin, (postgres, redis), settings=SETTINGS) as here,
         ):
             assert (await acts.one_call_for_all(here, 60)).found == 0
-            token = await here[0].run("token", "issue", "short")
-            await until_all(here, lambda one: says(one, token, 200))
-            await here[1].run("token", "revoke", "short")
-            await until_all(here, lambda one: says(one, token, 401))
-            never_seen = await here[2].run("token", "issue", "never-seen")
-            await until_all(here, lambda one: knows(one, here.token))
+            after_a_kill, after_a_pause, after_a_cut = await unseen(here, 3)
             postgres.kill()
             redis.kill()
-            assert await knows(here[1], here.token)
-            told = await here[0].ask(never_seen)
-            assert (told.status, told.header("retry-after") is not None) == (503, True)
+            await is_outlived(here, after_a_kill)
             postgres.start_again()
             redis.start_again()
-            await until_all(here, lambda one: says(one, never_seen, 200))
-            await acts.until_kept(here)
+            await is_as_before(here, after_a_kill)
+            postgres.pause()
+            redis.pause()
+            await is_outlived(here, after_a_pause)
+            postgres.go_on()
+            redis.go_on()
+            await is_as_before(here, after_a_pause)
+            there.require().cut()
+            await is_outlived(here, after_a_cut)
+            there.require().mend()
+            await is_as_before(here, after_a_cut)
 
 
-async def knows(instance: acts.Instance, token: str) -> bool:
-    """Whether all of its workers do: so many calls at once reach each."""
-    told = await asyncio.gather(*(instance.ask(token) for _ in range(20)))
-    return {one.status for one in told} == {200}
+async def unseen(here: Fleet, count: int) -> list[str]:
+    """Tokens that nobody has shown yet, while every worker knows of the newest change of the vault
+    and has seen the one that all calls come with."""
+    tokens = [await here[0].run("token", "issue", f"unseen{number}") for number in range(count)]
+    short = await here[0].run("token", "issue", "short")
+    await until_all_say(here, short, 200)
+    await here[1].run("token", "revoke", "short")
+    await until_all_say(here, short, 401)
+    await until_all_say(here, here.token, 200)
+    await acts.until_kept(here)
+    return tokens
 
 
-async def says(instance: acts.Instance, token: str, status: int) -> bool:
-    """What it answers."""
-    return (await instance.ask(token)).status == status
+async def is_outlived(here: Fleet, unseen: str) -> None:
+    """Who was seen goes on, uncached; who was not is told to come again, and never 401."""
+    for instance in here.instances:
+        found = await crowd(instance, here.token, f"{acts.KEPT}/-/{unseen[3:15]}")
+        assert {one.status for one in found} == {200}
+        assert all("detail=store-error" in (one.header("cache-status") or "") for one in found)
+    told = await here[0].ask(unseen)
+    assert (told.status, told.header("retry-after") is not None) == (503, True)
+
+
+async def is_as_before(here: Fleet, unseen: str) -> None:
+    """By itself: no restart is needed."""
+    await until_all_say(here, unseen, 200)
+    await acts.until_kept(here)
+
+
+async def until_all_say(here: Fleet, token: str, status: int) -> None:
+    """Every worker of every instance."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for instance in here.instances:
+            said: dict[str, int] = {}
+            while list(said.values()).count(status) < here.workers:
+                said |= {worker_of(one): one.status for one in await crowd(instance, token)}
+
+
+async def crowd(instance: Instance, token: str, target: str = "small") -> list[Answered]:
+    """So many calls at once, no two of them alike."""
+    each = (instance.ask(token, f"{target}/{number}") for number in range(CROWD))
+    return await asyncio.gather(*each)

@@ -33,6 +33,9 @@ MAY = {
 }
 UNIX_ONLY = {f"{ROOT}/proxy/workers/companion.py"}
 """Of those, who may reach nothing but Unix sockets."""
+BESIDE = {("/asyncpg/connect_utils.py", "_cancel"): f"{ROOT}/vault/sessions.py"}
+"""What a driver does in a task of its own, where nobody of us is on the stack, and for whom: it
+tells the server that it is connected to that nobody waits for a statement any more."""
 
 EVENTS = {
     "socket.connect",
@@ -129,6 +132,9 @@ def _innermost(frame: FrameType | None) -> str | None:
         name = frame.f_code.co_filename
         if name.startswith(ROOT) and "/.venv/" not in name and name != __file__:
             return name
+        for (file, function), whose in BESIDE.items():
+            if frame.f_code.co_name == function and name.endswith(file):
+                return whose
         frame = frame.f_back
     return None
 

@@ -64,11 +64,13 @@ class Running(ABC):
         """Until it answers."""
 
     def _signal(self, which: signal.Signals) -> None:
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        for process in (self.process.pid, *map(int, children.stdout.split())):
+        for process in (self.process.pid, *self._children()):
             os.kill(process, which)
+
+    def _children(self) -> list[int]:
+        asked = ["pgrep", "-P", str(self.process.pid)]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False)
+        return [int(word) for word in found.stdout.split()]
 
 
 class RunningRedis(Running):
@@ -91,6 +93,17 @@ class RunningRedis(Running):
 
 class RunningPostgres(Running):
     """A PostgreSQL whose superuser is `keyrelay`, without fsync: no test pulls its plug."""
+
+    def kill(self) -> None:
+        """With all that work for it: while one of them is there, none can be started again."""
+        children = self._children()
+        super().kill()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while any(map(_lives, children)) and time.monotonic() < ends:
+            time.sleep(0.01)
 
     @property
     def url(self) -> str:
@@ -208,6 +221,13 @@ def _serving(running: Engine) -> Iterator[Engine]:
             running.process.wait(10)
         except subprocess.TimeoutExpired:
             running.kill()
+
+
+def _lives(process: int) -> bool:
+    """One that nobody has waited for yet holds nothing any more."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _postgres(name: str) -> str:

@@ -41,11 +41,12 @@ class Instance:
 
 @dataclass
 class Fleet:
-    """All of them. `token`: good at each."""
+    """All of them, of so many workers each. `token`: good at each."""
 
     instances: list[Instance]
     token: str
     origin: Origin
+    workers: int
 
     def __getitem__(self, number: int) -> Instance:
         return self.instances[number]
@@ -85,7 +86,7 @@ async def fleet(
 
         started = await asyncio.gather(*map(start, range(instances)))
         token = await started[0].run("token", "issue", "fleet", "--role", "admin")
-        made = Fleet(list(started), token, origin)
+        made = Fleet(list(started), token, origin, workers)
         await until_all(made, lambda one: good(one, token))
         yield made
 

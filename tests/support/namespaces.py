@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -44,22 +44,54 @@ def apart() -> Iterator[Apart]:
     if os.geteuid() != 0:
         pytest.skip("root")
     number = (os.getpid() * 7 + next(_numbers)) % 16000
-    here, there = (
-        f"krn{number}",
-        Apart(f"krn{number}", f"10.213.{number // 63}.{number % 63 * 4 + 2}"),
-    )
-    outside = f"10.213.{number // 63}.{number % 63 * 4 + 1}"
-    _ip("netns", "add", there.name)
+    name, net, first = f"krn{number}", f"10.213.{number // 63}", number % 63 * 4 + 1
+    there = Apart(name, f"{net}.{first + 1}")
     try:
-        _ip("link", "add", here, "type", "veth", "peer", "name", "inside", "netns", there.name)
-        _ip("addr", "add", f"{outside}/30", "dev", here)
-        _ip("link", "set", here, "up")
-        _ip("-n", there.name, "addr", "add", f"{there.address}/30", "dev", "inside")
-        for device in ("lo", "inside"):
-            _ip("-n", there.name, "link", "set", device, "up")
+        try:
+            _lay(there, f"{net}.{first}")
+        except subprocess.CalledProcessError:  # a container may have it refused, to root too
+            pytest.skip("namespaces")
         yield there
     finally:
-        _ip("netns", "del", there.name)  # with its end of the cable, and so the other one
+        with suppress(subprocess.CalledProcessError):  # with its end of the cable, and so the other
+            _ip("netns", "del", name)
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A network apart, or the word for why there is none."""
+
+    place: Apart | None
+    lacks: str = ""
+
+    def require(self) -> Apart:
+        """It; skips where there is none."""
+        if self.place is None:
+            pytest.skip(self.lacks)
+        return self.place
+
+
+@contextmanager
+def apart_if_possible() -> Iterator[Sought]:
+    """For a test that has more to do than to pull a cable."""
+    with ExitStack() as stack:
+        try:
+            sought = Sought(stack.enter_context(apart()))
+        except pytest.skip.Exception as skipped:
+            sought = Sought(None, str(skipped))
+        yield sought
+
+
+def _lay(there: Apart, outside: str) -> None:
+    """The namespace, and a cable to it: its other end has the name of the namespace here."""
+    name = there.name
+    _ip("netns", "add", name)
+    _ip("link", "add", name, "type", "veth", "peer", "name", "inside", "netns", name)
+    _ip("addr", "add", f"{outside}/30", "dev", name)
+    _ip("link", "set", name, "up")
+    _ip("-n", name, "addr", "add", f"{there.address}/30", "dev", "inside")
+    for device in ("lo", "inside"):
+        _ip("-n", name, "link", "set", device, "up")
 
 
 def _ip(*words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import uvloop
 
@@ -18,6 +20,7 @@ from proxy.reach import Reach
 from tests.support.caller import call
 from tests.support.child import sitecustomize
 from tests.support.dials import LOOP_METHODS, ROOT, Watch
+from tests.support.engines import RunningPostgres
 from tests.support.origin import Origin, reply
 from tests.support.process import environment, keyrelay, served
 
@@ -53,6 +56,9 @@ async def opens(port):
 
 async def asks(port):
     await asyncio.get_running_loop().getaddrinfo("localhost", port)
+
+def serves(task):
+    asyncio.run(task())
 """
 
 
@@ -145,6 +151,23 @@ def test_the_dialler_is_seen_and_may(port: int, watched: Watch, found: Any, loop
     assert found() == []
     assert dialler.dialled == 1
     assert watched.allowed[f"{ROOT}/proxy/network.py"] > before
+
+
+def test_a_driver_may_tell_its_server_that_nobody_waits(
+    postgres: RunningPostgres, watched: Watch, found: Any
+) -> None:
+    """On a connection of its own, in a task of its own: on its stack stands who runs the loop."""
+
+    async def give_up() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        with contextlib.suppress(TimeoutError):
+            await connection.execute("SELECT pg_sleep(60)", timeout=0.1)
+        await connection.close()
+
+    before = watched.allowed[f"{ROOT}/vault/sessions.py"]
+    pretender()["serves"](give_up)
+    assert found() == []
+    assert watched.allowed[f"{ROOT}/vault/sessions.py"] > before
 
 
 def test_the_methods_of_the_loop_are_those_that_go_out() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 
 import pytest
 
+from tests.support import namespaces
 from tests.support.engines import RunningPostgres, RunningRedis, postgres_running, redis_running
-from tests.support.namespaces import apart
+from tests.support.namespaces import apart, apart_if_possible
 
 
 def test_a_real_redis_answers(redis: RunningRedis) -> None:
@@ -33,3 +36,23 @@ def test_so_can_that_of_a_postgresql() -> None:
     """Which trusts whoever reaches it there."""
     with apart() as there, postgres_running(there=there) as running:
         assert running.say("SELECT 2") == "2"
+
+
+@pytest.mark.parametrize(("user", "word"), [(0, "namespaces"), (1000, "root")])
+def test_where_there_is_no_network_apart_a_test_is_skipped_in_a_word(
+    monkeypatch: pytest.MonkeyPatch, user: int, word: str
+) -> None:
+    """A container may have it refused to root too; what needs no cable to pull goes on."""
+
+    def refused(*words: str) -> None:
+        raise subprocess.CalledProcessError(1, words)
+
+    monkeypatch.setattr(namespaces, "need", lambda _name: "ip")
+    monkeypatch.setattr(namespaces, "_ip", refused)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(pytest.skip.Exception, match=word), apart():
+        pass
+    with apart_if_possible() as sought:
+        assert sought.place is None
+        with pytest.raises(pytest.skip.Exception, match=word):
+            sought.require()
