@@ -333,7 +333,7 @@ def _own_limits(token: Token) -> OwnLimits | None:
     if token.short is not None and token.short.calls is not None:
         until = inf if token.expires_at is None else token.expires_at
         allowance = Allowance(token.short.serial, token.short.calls, until)
-    own = OwnLimits(token.limits, token.upstream_limits, token.budget, allowance)
+    own = OwnLimits(token.limits, token.upstream_limits, token.budget, allowance, token.calls)
     return None if own == OwnLimits() else own
 
 

@@ -108,8 +108,9 @@ ADVICE: Final[Mapping[type[RelayError], Advice]] = {
         "find who sends a wrong or an old token; wait as long as it says",
     ),
     errors.CallsSpent: Advice(
-        "the number of calls that a short-lived token was made for is reached",
-        "make another one with `POST /tokens`",
+        "the number of calls that a token is good for in all is reached",
+        "a short-lived one: make another with `POST /tokens`; a platform token: "
+        "`keyrelay token set NAME --calls N`",
     ),
     errors.RequestTooSlow: Advice(
         "a header was not whole within ten seconds, or nothing of a body came for thirty",

@@ -228,10 +228,10 @@ class TooManyGuesses(TooManyRequests):
 
 
 class CallsSpent(TooManyRequests):
-    """A short-lived token has made its calls."""
+    """A token has made as many calls as it may in all."""
 
     code = "calls_spent"
-    title = "The calls of this short-lived token are made"
+    title = "The calls of this token are made"
     retry_helps = False
 
 

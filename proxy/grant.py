@@ -25,12 +25,14 @@ class Allowance(NamedTuple):
 
 class OwnLimits(NamedTuple):
     """What a token was given itself: limits of all calls and of upstream calls, as canonical text;
-    upstream calls a month; what a short-lived one may call in all."""
+    upstream calls a month; what a short-lived one may call in all; what it may call in all, ever,
+    with all short-lived ones that are made of it."""
 
     calls: tuple[str, ...] = ()
     upstream_calls: tuple[str, ...] = ()
     budget: int | None = None
     allowance: Allowance | None = None
+    ever: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

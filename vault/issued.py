@@ -15,6 +15,7 @@ from vault.audit import Change
 from vault.core import Core
 from vault.errors import AlreadyExists, Invalid, NotThere, Unopenable
 from vault.names import (
+    check_calls,
     check_limits,
     check_names,
     check_narrowing,
@@ -69,6 +70,7 @@ class Issued:
             raise Invalid("say what is to be different about the token")
         limits = (*wanted.get("limits", ()), *wanted.get("upstream_limits", ()))
         check_limits(limits, wanted.get("budget"))
+        check_calls(wanted.get("calls"))
         check_narrowing(_narrowing(wanted))
         async with self._core.changing() as change:
             token_id = await _live(change, tenant, name_or_id, "changed")
@@ -154,6 +156,7 @@ class Issued:
         for alias in new.key_aliases.values():
             check_names(alias=alias)
         check_limits((*new.limits, *new.upstream_limits), new.budget)
+        check_calls(new.calls)
         check_narrowing(new.narrowing)
         if new.services is not None and not new.services:
             raise Invalid("a token for no service is of no use; name one, or leave all open")
@@ -235,6 +238,7 @@ async def _insert(change: Change, token: Token, digest: bytes) -> None:
         "limits": _column(token.limits),
         "upstream_limits": _column(token.upstream_limits),
         "budget": token.budget,
+        "calls": token.calls,
         **{name: _column(texts) for name, texts in token.narrowing._asdict().items() if texts},
     }
     await change.book.write(insert(TOKENS).values(**values))
@@ -243,7 +247,7 @@ async def _insert(change: Change, token: Token, digest: bytes) -> None:
 def _token(token_id: str, new: NewToken, at: float) -> Token:
     scope = (new.services, dict(new.key_aliases), new.expires_at, None)
     limits = (new.limits, new.upstream_limits, new.budget, new.narrowing)
-    return Token(token_id, new.name, new.tenant, new.role, at, *scope, *limits)
+    return Token(token_id, new.name, new.tenant, new.role, at, *scope, *limits, calls=new.calls)
 
 
 def _stored(row: Row[Any]) -> Token:
@@ -261,7 +265,8 @@ def _stored(row: Row[Any]) -> Token:
         ) from error
     scope = (services, key_aliases, row.expires_at, row.revoked_at)
     counted = (limits, upstream_limits, row.budget, Narrowing(**members))
-    return Token(row.id, row.name, row.tenant, row.role, row.created_at, *scope, *counted)
+    whose = (row.id, row.name, row.tenant, row.role, row.created_at)
+    return Token(*whose, *scope, *counted, calls=row.calls)
 
 
 def _subject(token: Token) -> str:

@@ -15,7 +15,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _LIMIT: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 _MOST_LIMITS: Final = 64
 _BOUND: Final = re.compile(r"[!-~]{1,1024}", re.ASCII)
-_BEYOND_ANY_BUDGET: Final = 10**15 + 1
+_BEYOND_ANY_NUMBER: Final = 10**15 + 1
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 
 
@@ -59,8 +59,14 @@ def check_limits(limits: Iterable[str], budget: int | None) -> None:
             f"limits are at most {_MOST_LIMITS} texts such as 60/minute, each of up to 128 "
             "printable characters without a space"
         )
-    if budget is not None and not 0 <= budget < _BEYOND_ANY_BUDGET:
+    if budget is not None and not 0 <= budget < _BEYOND_ANY_NUMBER:
         raise Invalid("a budget is a number of calls, from 0 to 10**15; or none")
+
+
+def check_calls(calls: int | None) -> None:
+    """What a token may call in all; raises Invalid."""
+    if calls is not None and not 0 < calls < _BEYOND_ANY_NUMBER:
+        raise Invalid("a token is for a number of calls in all from 1 to 10**15; or for any")
 
 
 def check_narrowing(narrowing: Narrowing) -> None:

@@ -100,6 +100,7 @@ class Token:
 
     `limits` of all its calls and `upstream_limits` of those that go to an upstream: as text that
     whoever counts has made canonical; empty: none of its own. `budget`: upstream calls a month.
+    `calls`: how many it may make in all, ever; None: no such bound.
     `short`: this is a short-lived token, by the name and id of the one that it was made with.
     """
 
@@ -117,6 +118,7 @@ class Token:
     budget: int | None = None
     narrowing: Narrowing = EVERY_CALL
     short: ShortLived | None = None
+    calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class NewToken:
     upstream_limits: tuple[str, ...] = ()
     budget: int | None = None
     narrowing: Narrowing = EVERY_CALL
+    calls: int | None = None
 
 
 class TokenChange(TypedDict, total=False):
@@ -145,6 +148,7 @@ class TokenChange(TypedDict, total=False):
     paths: tuple[str, ...]
     methods: tuple[str, ...]
     origins: tuple[str, ...]
+    calls: int | None
 
 
 @dataclass(frozen=True, slots=True)

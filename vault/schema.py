@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from vault.errors import SchemaTooNew, StoreUnavailable
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 
 MOVED: Final = "moved"
 """Where a database stands whose vault was moved to another one: no release knows it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Dialect,
@@ -128,6 +129,7 @@ TOKENS: Final = Table(
     Column("paths", Text),
     Column("methods", Text),
     Column("origins", Text),
+    Column("calls", BigInteger),
     Index("ix_tokens_name", "tenant", "name"),
 )
 

@@ -74,7 +74,8 @@ class KeyName:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A token to issue, in the tenant of whoever issues it. `keys`: an alias by service; limits as
-    people write them, `60/minute`; `budget`: upstream calls in a calendar month."""
+    people write them, `60/minute`; `budget`: upstream calls in a calendar month; `calls`: in all,
+    ever."""
 
     name: str
     role: str = "call"
@@ -85,6 +86,7 @@ class Wanted:
     upstream_limits: Sequence[str] = ()
     budget: int | None = None
     narrowing: Narrowing = EVERY_CALL
+    calls: int | None = None
 
 
 class Acts:
@@ -167,6 +169,7 @@ class Acts:
             upstream_limits=self._limits(wanted.upstream_limits),
             budget=wanted.budget,
             narrowing=self._narrowing(wanted.narrowing),
+            calls=wanted.calls,
         )
         with _told():
             await self._refuse_absent_keys(new)

@@ -177,14 +177,15 @@ class NewKeyAsked(KeyValue):
 
 
 class LimitsAsked(Asked):
-    """Limits of a token: `60/minute`, or `openai=1000/day` for one service. `limits` count all
-    calls, `upstream_limits` and `budget` (a calendar month) those that go out. Where one of these
-    is not empty, only its calls: `hosts`, `paths` and what lies below, `methods`, `origins` (of
-    pages)."""
+    """Limits of a token: `60/minute`, or `openai=1000/day` for one service. `limits` and `calls`
+    (in all, ever) count all calls, `upstream_limits` and `budget` (a calendar month) those that go
+    out. Where one of these is not empty, only its calls: `hosts`, `paths` and what lies below,
+    `methods`, `origins` (of pages)."""
 
     limits: LimitTexts = Field(default_factory=list)
     upstream_limits: LimitTexts = Field(default_factory=list)
     budget: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    calls: Annotated[int, Field(ge=1, le=10**12)] | None = None
     hosts: Bounds = Field(default_factory=list)
     paths: Bounds = Field(default_factory=list)
     methods: Bounds = Field(default_factory=list)
@@ -204,6 +205,8 @@ class LimitsAsked(Asked):
             change["upstream_limits"] = tuple(self.upstream_limits)
         if "budget" in self.model_fields_set:
             change["budget"] = self.budget
+        if "calls" in self.model_fields_set:
+            change["calls"] = self.calls
         if "hosts" in self.model_fields_set:
             change["hosts"] = tuple(self.hosts)
         if "paths" in self.model_fields_set:

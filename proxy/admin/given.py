@@ -61,6 +61,7 @@ class TokenGiven(Given):
     limits: list[str]
     upstream_limits: list[str]
     budget: int | None
+    calls: int | None
     hosts: list[str]
     paths: list[str]
     methods: list[str]
@@ -280,6 +281,7 @@ def token_members(token: Token, now: float) -> dict[str, Any]:
         "limits": list(token.limits),
         "upstream_limits": list(token.upstream_limits),
         "budget": token.budget,
+        "calls": token.calls,
         **{name: list(texts) for name, texts in token.narrowing._asdict().items()},
         "state": _state(token, now),
         "created": _instant(token.created_at),

@@ -130,7 +130,8 @@ async def _issue_token(asking: Asking) -> given.TokenIssued:
     body: asked.NewTokenAsked = asking.body
     services = tuple(body.services or ())
     scope = (body.name, body.role, services, body.keys, body.expires_at)
-    wanted = Wanted(*scope, body.limits, body.upstream_limits, body.budget, body.narrowing)
+    counted = (body.limits, body.upstream_limits, body.budget)
+    wanted = Wanted(*scope, *counted, body.narrowing, body.calls)
     token, text = await asking.acts.issue_token(asking.who, wanted)
     return given.TokenIssued(**given.token_members(token, asking.acts.now), token=text)
 

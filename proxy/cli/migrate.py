@@ -16,6 +16,7 @@ from proxy.cli.output import json_option, show_done
 from proxy.cli.secrets_in import read_url
 from proxy.cli.session import open_vault_of, require_data, with_desk
 from proxy.config import resolve_url, url_of_vault
+from proxy.limits.keeping import bring, ledger_at, written_in_all
 from vault import Moved
 
 FILE: Final = "file"
@@ -62,11 +63,25 @@ def migrate(desk: Desk, to: str | None, as_json: bool) -> None:
 
 
 async def _moved(desk: Desk, place: _Place) -> Moved:
-    vault = await open_vault_of(desk, desk.config())
+    """A file of usage follows later, with the first server; of a database only what is for good is
+    taken along, and read before anything else happens."""
+    config = desk.config()
+    url = config.vault.url
+    calls = {} if url is None else await written_in_all(ledger_at(desk.data, url.text))
+    if calls is None:
+        raise Failed("what tokens have called in all can't be read; nothing was moved: try again")
+    vault = await open_vault_of(desk, config)
     try:
-        return await vault.move(place.place)
+        moved = await vault.move(place.place)
     finally:
         await vault.close()
+    there = place.place if isinstance(place.place, str) else None
+    if calls and not await bring(calls, ledger_at(desk.data, there)):
+        raise Failed(
+            f"the vault is in {moved.entered} now, but not what tokens with --calls have called: "
+            "those begin anew there; issue them anew"
+        )
+    return moved
 
 
 def _place(desk: Desk, to: str | None) -> _Place:
@@ -99,7 +114,10 @@ def _setting(to: str | None) -> str:
 def _of_usage(desk: Desk, moved: Moved, place: _Place) -> str:
     """Where it is to be found; what a server still writes goes with it."""
     if place.setting is None:
-        return f"\n\nusage stays in {moved.left}, and begins anew in usage.db"
+        return (
+            f"\n\nusage stays in {moved.left}, and begins anew in usage.db; what tokens with "
+            "--calls have called came along"
+        )
     if (file := desk.data / "usage.db").exists():
         return f"\n\nthe first server that starts with it takes the usage of {file} over"
     return ""

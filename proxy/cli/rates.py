@@ -39,10 +39,13 @@ class _Rate(click.ParamType):  # type: ignore[type-arg]  # no argument in click 
             self.fail(str(error), param, ctx)
 
 
-class _Budget(click.ParamType):  # type: ignore[type-arg]  # no argument in click 8.1
+class _Number(click.ParamType):  # type: ignore[type-arg]  # no argument in click 8.1
     """A number of calls, or `none`."""
 
     name = "calls"
+
+    def __init__(self, least: int) -> None:
+        self._least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -51,10 +54,12 @@ class _Budget(click.ParamType):  # type: ignore[type-arg]  # no argument in clic
         text = str(value)
         if text == NONE.value:
             return NONE
-        if not (text.isascii() and text.isdigit()) or len(text) > 16 or int(text) > _MOST:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else -1
+        if not self._least <= number <= _MOST:
             self.fail("expected a number of calls such as 5000, or none", param, ctx)
-        return int(text)
+        return number
 
 
 RATE: Final = _Rate()
-BUDGET: Final = _Budget()
+BUDGET: Final = _Number(least=0)
+CALLS: Final = _Number(least=1)

@@ -13,7 +13,7 @@ from proxy.cli.known import known_service
 from proxy.cli.narrowing import OPTIONS, Texts, shown, texts_of
 from proxy.cli.output import instant, json_option, show_done, show_table
 from proxy.cli.params import NAME, TOKEN_NAME, Expiry, Pair, all_option, bundled, tenant_option
-from proxy.cli.rates import BUDGET, NONE, RATE, Nothing, Said
+from proxy.cli.rates import BUDGET, CALLS, NONE, RATE, Nothing, Said
 from proxy.cli.session import Session, with_mending_session, with_session
 from proxy.limits.grammar import Limit, in_order
 from proxy.services import Services
@@ -21,7 +21,7 @@ from vault import DEFAULT_TENANT, ROLES, Narrowing, NewToken, Token, TokenChange
 
 _COLUMNS: Final = (
     *("id", "name", "tenant", "role", "services", "keys", "expires", "state"),
-    *("limits", "upstream limits", "budget", "only"),
+    *("limits", "upstream limits", "budget", "calls", "only"),
 )
 UNSEEN: Final = "nobody can have read the token, so it is revoked: issue another one"
 _limits = click.option(
@@ -35,6 +35,7 @@ _upstream_limits = click.option(
     help="the same for calls that no kept answer saves; repeatable",
 )
 _budget = click.option("--budget", type=BUDGET, help="upstream calls in a calendar month")
+_calls = click.option("--calls", type=CALLS, help="calls in all, ever")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Asked:
     limits: tuple[Said, ...]
     upstream_limits: tuple[Said, ...]
     budget: int | Nothing | None
+    calls: int | Nothing | None
     hosts: Texts
     paths: Texts
     methods: Texts
@@ -63,6 +65,7 @@ class Other:
     limits: tuple[Said, ...]
     upstream_limits: tuple[Said, ...]
     budget: int | Nothing | None
+    calls: int | Nothing | None
     hosts: Texts
     paths: Texts
     methods: Texts
@@ -94,6 +97,7 @@ def token() -> None:
     _limits,
     _upstream_limits,
     _budget,
+    _calls,
     *OPTIONS,
 )
 @json_option
@@ -128,7 +132,7 @@ async def list_(session: Session, tenant: str, every_tenant: bool, as_json: bool
 @token.command("set")
 @click.argument("name", metavar="NAME|ID", type=TOKEN_NAME)
 @tenant_option
-@bundled("other", Other, _limits, _upstream_limits, _budget, *OPTIONS)
+@bundled("other", Other, _limits, _upstream_limits, _budget, _calls, *OPTIONS)
 @json_option
 @with_session
 async def set_(session: Session, name: str, tenant: str, other: Other, as_json: bool) -> None:
@@ -164,6 +168,7 @@ def _wanted(services: Services, asked: Asked) -> NewToken:
         upstream_limits=_texts(services, "--upstream-limit", asked.upstream_limits),
         budget=None if asked.budget is NONE else asked.budget,
         narrowing=Narrowing(*(texts_of(name, getattr(asked, name)) for name in Narrowing._fields)),
+        calls=None if asked.calls is NONE else asked.calls,
     )
 
 
@@ -175,6 +180,8 @@ def _change(services: Services, other: Other) -> TokenChange:
         change["upstream_limits"] = _texts(services, "--upstream-limit", other.upstream_limits)
     if other.budget is not None:
         change["budget"] = None if other.budget is NONE else other.budget
+    if other.calls is not None:
+        change["calls"] = None if other.calls is NONE else other.calls
     if other.hosts:
         change["hosts"] = texts_of("hosts", other.hosts)
     if other.paths:
@@ -185,8 +192,8 @@ def _change(services: Services, other: Other) -> TokenChange:
         change["origins"] = texts_of("origins", other.origins)
     if not change:
         raise click.UsageError(
-            "say what changes: --limit, --upstream-limit, --budget, --host, --path, --method or "
-            "--origin"
+            "say what changes: --limit, --upstream-limit, --budget, --calls, --host, --path, "
+            "--method or --origin"
         )
     return change
 
@@ -213,7 +220,9 @@ def _in_words(one: Token) -> str:
     """The limits and bounds that a token has of its own."""
     upstream = [f"upstream {text}" for text in one.upstream_limits]
     budget = [] if one.budget is None else [f"budget {one.budget}"]
-    return ", ".join([*one.limits, *upstream, *budget, *shown(one)]) or "no limits of its own"
+    calls = [] if one.calls is None else [f"calls {one.calls}"]
+    found = [*one.limits, *upstream, *budget, *calls, *shown(one)]
+    return ", ".join(found) or "no limits of its own"
 
 
 async def _refuse_absent_keys(session: Session, wanted: NewToken) -> None:
@@ -244,6 +253,7 @@ def _row(one: Token, now: float) -> dict[str, object]:
         "limits": list(one.limits),
         "upstream limits": list(one.upstream_limits),
         "budget": one.budget,
+        "calls": one.calls,
         "only": shown(one),
     }
 

@@ -1,4 +1,5 @@
-"""How many upstream calls each token with a budget has made in this month (UTC)."""
+"""How many upstream calls each token with a budget has made in this month (UTC), and how many calls
+in all each that may make so many."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from typing import Final, Protocol
 
 from proxy.clock import Clock
-from proxy.limits.notes import Counts
+from proxy.limits.notes import EVER, Counts
 
 FLUSH_SECONDS: Final = 1.0
 """At most so much is lost in a crash."""
@@ -19,7 +21,8 @@ class Ledger(Protocol):
     """What keeps the counts across restarts. Neither call may fail, or wait for a disk."""
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
-        """The counts of a month such as 2026-11, by subject; None: they can't be read now."""
+        """The counts of a month such as 2026-11, or of EVER, by subject; None: they can't be read
+        now."""
         ...
 
     def note(self, subject: str, month: str, calls: int) -> None:
@@ -45,16 +48,16 @@ class Budgets:
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, dict[str, int]] = {EVER: {}}
         self._month = ""
-        self._taken_up = ""
+        self._taken_up: set[str] = set()
         self._begins = self._ends = 0.0
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Takes up what this month's calls were, and begins to write down what is counted."""
+        """Takes up what the calls were until now, and begins to write down what is counted."""
         await self._take_up()
         self._writing = asyncio.create_task(self._write_forever(), name="keyrelay-budgets")
 
@@ -67,32 +70,39 @@ class Budgets:
         await self._write()
         await self._ledger.aclose()
 
-    def spent(self, subject: str) -> int:
-        """Calls of this month."""
-        self._turn()
-        return self._counts.get(subject, 0)
+    def spent(self, subject: str, ever: bool = False) -> int:
+        """Calls of this month, or in all."""
+        period = self.period(ever)  # which may begin with this
+        return self._counts[period].get(subject, 0)
 
-    def count(self, subject: str, calls: int = 1) -> None:
+    def count(self, subject: str, calls: int = 1, ever: bool = False) -> None:
         """Counts a call, or with -1 takes one back."""
-        before = self.spent(subject)
-        total = self._counts[subject] = max(0, before + calls)
-        self._ledger.note(subject, self._month, total - before)
+        period = self.period(ever)
+        counts = self._counts[period]
+        before = counts.get(subject, 0)
+        total = counts[subject] = max(0, before + calls)
+        self._ledger.note(subject, period, total - before)
         self._news.set()
 
-    def is_of_now(self, taken: float | None) -> bool:
+    def is_of_now(self, taken: float | None, ever: bool = False) -> bool:
         """Whether what was taken at that time (monotonic; None: just now) counts in this month."""
+        if ever:
+            return True
         self._turn()
         age = 0.0 if taken is None else self._clock.monotonic() - taken
         return self._clock.now() - age >= self._begins
 
-    @property
-    def month(self) -> str:
-        """The present one, such as 2026-11."""
+    def period(self, ever: bool = False) -> str:
+        """The present month, such as 2026-11; or EVER."""
+        if ever:
+            return EVER
         self._turn()
         return self._month
 
-    def left(self) -> float:
-        """Seconds until the next month."""
+    def left(self, ever: bool = False) -> float:
+        """Seconds until the next month; what is counted in all begins at none no more."""
+        if ever:
+            return inf
         self._turn()
         return self._ends - self._clock.now()
 
@@ -101,27 +111,28 @@ class Budgets:
         now = self._clock.now()
         if not self._begins <= now < self._ends:
             self._month, self._begins, self._ends = month_of(now)
-            self._taken_up, self._counts = "", {}
+            self._taken_up &= {EVER}
+            self._counts = {EVER: self._counts[EVER], self._month: {}}
 
     async def _take_up(self) -> None:
-        """Adds what is written of this month, once, to what has been counted since."""
-        self._turn()
-        month = self._month
-        if month == self._taken_up:
-            return
-        written = await self._ledger.spent(month)
-        if written is None or month != self._month:
-            return
-        self._taken_up = month
-        for subject, count in written.items():
-            self._counts[subject] = self._counts.get(subject, 0) + count
+        """Adds what is written of this month and in all, once, to what has been counted since."""
+        for period in (EVER, self.period()):
+            if period in self._taken_up:
+                continue
+            written = await self._ledger.spent(period)
+            counts = self._counts.get(period)
+            if written is None or counts is None:
+                return
+            self._taken_up.add(period)
+            for subject, count in written.items():
+                counts[subject] = counts.get(subject, 0) + count
 
     async def _write(self) -> None:
         await self._take_up()
-        if self._taken_up:
-            for (subject, month), total in (await self._ledger.flush()).items():
-                if month == self._month:
-                    self._counts[subject] = total
+        if self._taken_up == {EVER, self.period()}:
+            for (subject, period), total in (await self._ledger.flush()).items():
+                if period in self._counts:
+                    self._counts[period][subject] = total
 
     async def _write_forever(self) -> None:
         while not self._stopping.is_set():

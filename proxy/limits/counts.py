@@ -9,7 +9,7 @@ from proxy.limits.allowances import Allowances
 from proxy.limits.budgets import Budgets
 from proxy.limits.counters import State
 from proxy.limits.limiter import LIMITERS, States
-from proxy.limits.rules import Bill
+from proxy.limits.rules import Bill, Budget
 
 Kind = Literal["sliding", "moving"]
 """As in `limits.window`."""
@@ -69,7 +69,7 @@ class LocalCounts:
         self._allowances = Allowances(clock)
 
     async def start(self) -> None:
-        """Takes up this month's budgets."""
+        """Takes up what was spent of budgets."""
         await self._budgets.start()
 
     async def stop(self) -> None:
@@ -84,8 +84,8 @@ class LocalCounts:
     async def take(self, bill: Bill) -> Lack | None:
         """As the seam has it; nothing is awaited."""
         _, windows, allowance, budget = bill
-        if budget is not None and self._budgets.spent(budget.subject) >= budget.calls:
-            return Lack("budget", (State(0, self._budgets.left()),))
+        if budget is not None and self._made(budget) >= budget.calls:
+            return Lack("budget", (State(0, self._budgets.left(budget.ever)),))
         if allowance is not None:
             lacking = self._allowances.take(allowance)
             if lacking is not None:
@@ -97,7 +97,7 @@ class LocalCounts:
                     self._allowances.give_back(allowance)
                 return Lack("windows", states)
         if budget is not None:
-            self._budgets.count(budget.subject)
+            self._budgets.count(budget.subject, 1, budget.ever)
         return None
 
     def look(self, bill: Bill) -> States:
@@ -108,8 +108,8 @@ class LocalCounts:
             left = self._allowances.left(allowance)
             states += (State(left, allowance.until - self._clock.now()),)
         if budget is not None:
-            left = max(0, budget.calls - self._budgets.spent(budget.subject))
-            states += (State(left, self._budgets.left()),)
+            left = max(0, budget.calls - self._made(budget))
+            states += (State(left, self._budgets.left(budget.ever)),)
         return states
 
     def give_back(self, bill: Bill, taken: float | None = None) -> None:
@@ -118,8 +118,9 @@ class LocalCounts:
             self._limiter.give_back(bill.windows, taken)
         if bill.allowance is not None:
             self._allowances.give_back(bill.allowance)
-        if bill.budget is not None and self._budgets.is_of_now(taken):
-            self._budgets.count(bill.budget.subject, -1)
+        budget = bill.budget
+        if budget is not None and self._budgets.is_of_now(taken, budget.ever):
+            self._budgets.count(budget.subject, -1, budget.ever)
 
     def recall(self, bill: Bill, calls: int) -> None:
         """So many calls were made against a bill's allowance or budget that were not counted."""
@@ -127,4 +128,7 @@ class LocalCounts:
         if allowance is not None:
             self._allowances.recall(allowance, calls)
         if budget is not None and calls:
-            self._budgets.count(budget.subject, calls)
+            self._budgets.count(budget.subject, calls, budget.ever)
+
+    def _made(self, budget: Budget) -> int:
+        return self._budgets.spent(budget.subject, budget.ever)

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from proxy.database import Once
-from proxy.limits.notes import Counts, Notes
+from proxy.limits.notes import EVER, Counts, Notes
 from proxy.turns import turn
 
 _BUSY_SECONDS: Final = 5.0
@@ -43,8 +43,9 @@ _UPSERT: Final = """INSERT INTO budgets (subject, month, calls) VALUES (?, ?, ?)
     ON CONFLICT (month, subject) DO UPDATE SET calls = calls + excluded.calls"""
 _TOTAL: Final = "SELECT calls FROM budgets WHERE subject = ? AND month = ?"
 _FORGET: Final = (
-    f"""DELETE FROM budgets WHERE month NOT IN
-    (SELECT DISTINCT month FROM budgets ORDER BY month DESC LIMIT {_KEPT_MONTHS})""",  # noqa: S608
+    f"""DELETE FROM budgets WHERE month <> '{EVER}' AND month NOT IN
+    (SELECT DISTINCT month FROM budgets WHERE month <> '{EVER}'
+    ORDER BY month DESC LIMIT {_KEPT_MONTHS})""",  # noqa: S608
     "DELETE FROM budget_writers WHERE seen < datetime('now', '-30 days')",
 )
 
@@ -60,7 +61,8 @@ class SqliteLedger:
         self._broken = False
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
-        """The counts of a month by subject; None where they can't be read, which is logged."""
+        """The counts of a month, or of EVER, by subject; None where they can't be read, which is
+        logged."""
         try:
             return await asyncio.to_thread(self._read, month)
         except (sqlite3.Error, OSError) as error:

@@ -54,10 +54,12 @@ class Limits:
         if found is None:
             return
         account.limited = Tally(self, found)
-        if found.calls is not None:
-            lack = await self._counts.take(found.calls)
+        for at, bill in enumerate(found.calls):
+            lack = await self._counts.take(bill)
             if lack is not None:
-                raise self._refusal(found.calls, lack)
+                for taken in found.calls[:at]:
+                    self._counts.give_back(taken)
+                raise self._refusal(bill, lack)
 
     def plan(self, grant: Grant) -> Plan | None:
         """What holds for a grant; None: nothing does."""
@@ -95,9 +97,8 @@ class Limits:
     def lines(self, found: Plan) -> bytes:
         """What an answer says that is written now."""
         states: list[State] = []
-        for bill in (found.calls, found.upstream_calls):
-            if bill is not None:
-                states += self._counts.look(bill)
+        for bill in found.bills:
+            states += self._counts.look(bill)
         standings = [
             Standing(*pair[0], *pair[1]) for pair in zip(found.quotas, states, strict=True)
         ]
@@ -107,7 +108,7 @@ class Limits:
         if lack.what == "windows":
             return _full(bill, lack.states)
         if lack.what == "budget" and bill.budget is not None:
-            return spent(bill.budget.calls, lack.states[0].seconds, self._clock.now())
+            return spent(bill.budget, lack.states[0].seconds, self._clock.now())
         if lack.what == "allowance" and bill.allowance is not None:
             return all_made(bill.allowance.calls)
         return too_many_tokens()

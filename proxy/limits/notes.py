@@ -7,11 +7,16 @@ number that it had, before anything else.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from proxy.database import Once
 
+EVER: Final = "ever"
+"""In the place of a month, where calls are counted in all: no month is called so, and it comes
+behind every one."""
+
 Counted = tuple[str, str]
-"""A subject and a month."""
+"""A subject and a month, or EVER."""
 
 Counts = Mapping[Counted, int]
 Write = Callable[[Counts, Once], Awaitable[Counts]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from proxy.database import Connection, DatabaseGone, Freight, Line, Once, make_tables
-from proxy.limits.notes import Counts, Notes
+from proxy.limits.notes import EVER, Counts, Notes
 
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
     month text NOT NULL,
@@ -16,8 +16,8 @@ _TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
     calls bigint NOT NULL,
     PRIMARY KEY (month, subject)
 )"""
-_FORGET: Final = """DELETE FROM budgets
-    WHERE month <= to_char(now() - interval '13 months', 'YYYY-MM')"""
+_FORGET: Final = f"""DELETE FROM budgets
+    WHERE month <> '{EVER}' AND month <= to_char(now() - interval '13 months', 'YYYY-MM')"""  # noqa: S608
 _SPENT: Final = "SELECT subject, calls FROM budgets WHERE month = $1"
 _GIVEN: Final = "SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given"
 _ADD: Final = f"""INSERT INTO budgets (subject, month, calls) {_GIVEN} ORDER BY 2, 1
@@ -39,7 +39,8 @@ class PostgresLedger:
         self._broken = False
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
-        """The counts of a month by subject; None where they can't be read, which is logged."""
+        """The counts of a month, or of EVER, by subject; None where they can't be read, which is
+        logged."""
         try:
             async with self._line.transaction(readonly=True) as connection:
                 return dict(await connection.fetch(_SPENT, month))

@@ -50,15 +50,16 @@ class Window(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """So many upstream calls in a calendar month (UTC), counted for a subject."""
+    """So many calls, counted for a subject: in a calendar month (UTC), or in all, `ever`."""
 
     subject: str
     calls: int
+    ever: bool = False
 
 
 class Bill(NamedTuple):
-    """What a call takes, all of it or nothing: a slot in every window; one call of a short-lived
-    token; one of a budget. `tenant`: whose all of it is."""
+    """What a call takes, all of it or nothing: a slot in every window, and one call of a
+    short-lived token or one of a budget. `tenant`: whose all of it is."""
 
     tenant: str
     windows: tuple[Window, ...]
@@ -68,13 +69,19 @@ class Bill(NamedTuple):
 
 class Plan(NamedTuple):
     """All that holds for one grant, by when it is taken: as a call comes, and as it goes out; None:
-    nothing. `quotas`: the name and amount of each, in this order; `policies`: all of it in the
-    words of RateLimit-Policy."""
+    nothing. Of `calls` there are two where a short-lived token has a number of them, and so has the
+    one that it was made of. `quotas`: the name and amount of each, in the order of `bills`;
+    `policies`: all of it in the words of RateLimit-Policy."""
 
-    calls: Bill | None
+    calls: tuple[Bill, ...]
     upstream_calls: Bill | None
     quotas: tuple[tuple[str, int], ...]
     policies: bytes
+
+    @property
+    def bills(self) -> tuple[Bill, ...]:
+        """All that there is, in the order in which it is taken."""
+        return self.calls if self.upstream_calls is None else (*self.calls, self.upstream_calls)
 
 
 class Who(NamedTuple):
@@ -105,14 +112,16 @@ def plan(whose: Who, rules: Iterable[Rule]) -> Plan | None:
     tenants = _of_tenant(whose, rules)
     calls = tuple(_windows(whose, "calls", own.calls, tokens, tenants))
     upstream = tuple(_windows(whose, "upstream_calls", own.upstream_calls, tokens, tenants))
-    coming = Bill(whose.tenant, calls, allowance=own.allowance)
+    ever = None if own.ever is None else Budget(whose.subject, own.ever, ever=True)
+    short = Bill(whose.tenant, (), own.allowance if ever else None)
+    coming = Bill(whose.tenant, calls, None if ever else own.allowance, ever)
     going = Bill(whose.tenant, upstream, budget=_budget(whose, own, tokens))
-    told = [*_told(coming), *_told(going)]
+    told = [*_told(short), *_told(coming), *_told(going)]
     if not told:
         return None
     return Plan(
-        coming if calls or coming.allowance else None,
-        going if upstream or going.budget else None,
+        tuple([bill for bill in (short, coming) if any(bill[1:])]),
+        going if any(going[1:]) else None,
         tuple((policy, amount) for policy, amount, _ in told),
         ", ".join(f'"{policy}";q={amount}{rest}' for policy, amount, rest in told).encode(),
     )
@@ -125,7 +134,7 @@ def _told(bill: Bill) -> Iterator[tuple[str, int, str]]:
     if bill.allowance is not None:
         yield "short-lived", bill.allowance.calls, ""
     if bill.budget is not None:
-        yield "budget", bill.budget.calls, ""
+        yield "calls" if bill.budget.ever else "budget", bill.budget.calls, ""
 
 
 def _budget(whose: Who, own: OwnLimits, tokens: list[Rule]) -> Budget | None:

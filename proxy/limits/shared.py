@@ -40,6 +40,9 @@ NAMES: Final = 65_536
 SECONDS: Final = 0.5
 """How long a call waits for Redis at most before its share is looked at."""
 
+LONG: Final = 10 * 365 * 86_400.0
+"""How long Redis keeps what counts in all."""
+
 CALM_SECONDS: Final = 10.0
 """So long after the last refusal it is said that Redis counts again: one that is just full takes
 some and refuses some."""
@@ -72,7 +75,7 @@ class SharedCounts:
         instances.when_forgotten(lambda: self._tell(everything=True))
 
     async def start(self) -> None:
-        """Takes up this month's budgets."""
+        """Takes up what was spent of budgets."""
         await self._budgets.start()
         self._convoy.start()
 
@@ -96,6 +99,7 @@ class SharedCounts:
             return Lack("memory")
         if self._is_together():
             question = self._question("take", bill)
+            self._remind(bill, question.total)
             try:
                 answer = await self._convoy.ask(question)
             except Gone as error:
@@ -125,8 +129,8 @@ class SharedCounts:
         self._own.give_back(bill.windows, taken)
         age = 0.0 if taken is None else self._clock.monotonic() - taken
         question = self._question("back", bill)._replace(age=max(0.0, age))
-        if bill.budget is not None and self._budgets.is_of_now(taken):
-            self._budgets.count(bill.budget.subject, -1)
+        if bill.budget is not None and self._budgets.is_of_now(taken, bill.budget.ever):
+            self._budgets.count(bill.budget.subject, -1, bill.budget.ever)
         elif bill.budget is not None:
             question = question._replace(total=None)
         if self._is_together():
@@ -138,13 +142,24 @@ class SharedCounts:
         self._own.note(bill.windows)
         if total is not None:
             self._totals.use(total.key)
+        self._count(bill)
+
+    def _count(self, bill: Bill) -> None:
         if bill.budget is not None:
-            self._budgets.count(bill.budget.subject)
+            self._budgets.count(bill.budget.subject, 1, bill.budget.ever)
 
     def _no_total(self, bill: Bill) -> Lack:
-        if bill.allowance is not None:
-            return Lack("allowance")
-        return Lack("budget", (State(0, self._budgets.left()),))
+        if bill.budget is not None:
+            return Lack("budget", (State(0, self._budgets.left(bill.budget.ever)),))
+        return Lack("allowance")
+
+    def _remind(self, bill: Bill, total: Total | None) -> None:
+        """Says once what is written of calls in all, before any is taken: this Redis may have been
+        without us for long, or be put back to what it was."""
+        if total is None or bill.budget is None or not (bill.budget.ever and total.floor):
+            return
+        if not self._totals.knows(total.key):
+            self._convoy.post(Question("restore", bill.tenant, self._kind, (), (), total))
 
     # Apart.
 
@@ -178,8 +193,7 @@ class SharedCounts:
                 return Lack("windows", states)
         if total is not None:
             self._totals.count_apart(total.key, 1)
-        if bill.budget is not None:
-            self._budgets.count(bill.budget.subject)
+        self._count(bill)
         return None
 
     def _shares(self, windows: Windows) -> Windows:
@@ -194,7 +208,7 @@ class SharedCounts:
     def _seconds(self, bill: Bill) -> float:
         if bill.allowance is not None:
             return bill.allowance.until - self._clock.now()
-        return self._budgets.left()
+        return self._budgets.left(bill.budget is not None and bill.budget.ever)
 
     def _keep_up(self) -> None:
         """Hears what others have counted, so that a share of what is left is one."""
@@ -228,10 +242,11 @@ class SharedCounts:
     def _total(self, bill: Bill) -> Total | None:
         _, _, allowance, budget = bill
         if budget is not None:
-            budgets, subject = self._budgets, budget.subject
-            name = self._engine.key("limits", bill.tenant, "budget", budgets.month, subject)
-            floor = self._totals.floor(name, budgets.spent(subject))
-            return Total(name, budget.calls, floor, budgets.left())
+            budgets, subject, ever = self._budgets, budget.subject, budget.ever
+            period = budgets.period(ever)
+            name = self._engine.key("limits", bill.tenant, "budget", period, subject)
+            floor = self._totals.floor(name, budgets.spent(subject, ever))
+            return Total(name, budget.calls, floor, min(LONG, budgets.left(ever)))
         if allowance is not None:
             name, left = self._short(bill), allowance.until - self._clock.now()
             return Total(name, allowance.calls, self._totals.floor(name, 0), left)

@@ -1,23 +1,25 @@
 """How a call's limits stand, as lines of a header and as refusals. Pure.
 
 `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-11, one member
-for each window; the three `X-RateLimit` fields tell of the window with the least left.
+for each window; the three `X-RateLimit` fields tell of the window with the least left. Where there
+never is room again, neither says when.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from math import ceil
+from math import ceil, inf
 from typing import Final, NamedTuple
 
 from proxy.errors import BudgetSpent, CallsSpent, TooManyRequests, Unavailable
-from proxy.limits.rules import Plan, Window
+from proxy.limits.rules import Budget, Plan, Window
 from proxy.problems import MAX_RETRY_AFTER
 
 
 class Standing(NamedTuple):
-    """One limit as it stands: calls in all and left, seconds until there is room for more."""
+    """One limit as it stands: calls in all and left, seconds until there is room for more; `inf`:
+    there never is."""
 
     policy: str
     quota: int
@@ -30,8 +32,8 @@ ratelimit-policy: %b\r
 ratelimit: %b\r
 x-ratelimit-limit: %d\r
 x-ratelimit-remaining: %d\r
-x-ratelimit-reset: %d\r
 """
+_RESET: Final = b"x-ratelimit-reset: %d\r\n"
 
 
 def lines(plan: Plan, standings: Sequence[Standing], now: float) -> bytes:
@@ -39,14 +41,18 @@ def lines(plan: Plan, standings: Sequence[Standing], now: float) -> bytes:
 
     Numbers and our own names alone: nothing in them brings lines of its own.
     """
-    states = [f'"{policy}";r={left};t={ceil(s) or 1}' for policy, _, left, s in standings]
+    states = [f'"{policy}";r={left}{_until(s)}' for policy, _, left, s in standings]
     tightest = standings[0]
     for one in standings:
         if (one.left, -one.seconds) < (tightest.left, -tightest.seconds):
             tightest = one
-    reset = ceil(now + tightest.seconds)
     told = ", ".join(states).encode()
-    return _LINES % (plan.policies, told, tightest.quota, tightest.left, reset)
+    found = _LINES % (plan.policies, told, tightest.quota, tightest.left)
+    return found if tightest.seconds == inf else found + _RESET % ceil(now + tightest.seconds)
+
+
+def _until(seconds: float) -> str:
+    return "" if seconds == inf else f";t={ceil(seconds) or 1}"
 
 
 def whole(seconds: float) -> int:
@@ -66,12 +72,17 @@ def too_many(window: Window, seconds: float) -> TooManyRequests:
     )
 
 
-def spent(budget: int, seconds: float, now: float) -> BudgetSpent:
+def spent(budget: Budget, seconds: float, now: float) -> BudgetSpent | CallsSpent:
     """The refusal of a call that would be above the budget; `seconds` until the next month."""
+    if budget.ever:
+        return CallsSpent(
+            f"This platform token has made all calls that it may, {budget.calls} in all; the admin "
+            "can allow more with: keyrelay token set NAME --calls N"
+        )
     begins = datetime.fromtimestamp(now + seconds, UTC).strftime("%Y-%m-%d")
     return BudgetSpent(
-        f"The budget of {budget} upstream calls a month is spent; the next begins on {begins} "
-        "(UTC); the admin can raise it with: keyrelay token set NAME --budget N",
+        f"The budget of {budget.calls} upstream calls a month is spent; the next begins on "
+        f"{begins} (UTC); the admin can raise it with: keyrelay token set NAME --budget N",
         retry_after=whole(seconds),
     )
 

@@ -53,6 +53,10 @@ class Totals:
         known = self._known.get(name)
         return written if known is None else max(known.made, written - known.apart)
 
+    def knows(self, name: str) -> bool:
+        """Whether anything was ever told of it."""
+        return name in self._known
+
     def learn(self, tenant: str, total: Total, made: int) -> None:
         """What was counted together until now."""
         self._of(tenant, total).made = made

@@ -6,6 +6,7 @@ and of short-lived tokens' calls. The next coordinator is told of those two.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final, cast
 
 from proxy.clock import Clock
@@ -219,14 +220,21 @@ def _only(bill: Bill, total: Allowance | Budget) -> Bill:
 def _spent(bill: Bill) -> Lack:
     if bill.allowance is not None:
         return Lack("allowance")
-    return Lack("budget", (State(0, 60.0),))
+    return Lack("budget", (State(0, _seconds(bill.budget, 60.0)),))
+
+
+def _seconds(total: Allowance | Budget | None, else_: float) -> float:
+    """Until there is room again, as far as is known here: never, of what is counted in all."""
+    return inf if isinstance(total, Budget) and total.ever else else_
 
 
 def _untouched(bill: Bill) -> States:
     """How it stands before the first call."""
     states = [State(window.amount, float(window.seconds)) for window in bill.windows]
     total = _total(bill)
-    return (*states, State(total.calls, 0.0)) if total is not None else tuple(states)
+    if total is not None:
+        states.append(State(total.calls, _seconds(total, 0.0)))
+    return tuple(states)
 
 
 def _shares(windows: Windows, workers: int) -> Windows:

@@ -23,6 +23,7 @@ from vault import (
     Purge,
     Secret,
     Token,
+    TokenChange,
     Vault,
     VaultError,
     open_vault,
@@ -89,7 +90,8 @@ class Life:
             self.texts.append(text)
             yield text
         yield await vault.revoke_token("default", "ada")
-        yield await vault.change_token("default", "eve", {"hosts": ("api.openai.com",)})
+        bounds = TokenChange(hosts=("api.openai.com",), calls=500)
+        yield await vault.change_token("default", "eve", bounds)
         for port in (9001, 9002):
             yield await vault.add_backend(backend(port))
         yield await vault.remove_backend(backend(9001))

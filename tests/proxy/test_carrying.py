@@ -14,6 +14,7 @@ import pytest
 
 from proxy import carrying
 from proxy.carrying import Carrying
+from proxy.limits import notes
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.postgres import PostgresLedger
 from proxy.usage import SqliteUsage, Which
@@ -240,3 +241,15 @@ async def test_a_server_that_starts_with_the_database_carries(file: Path, url: s
             while (data / "usage.db").exists():
                 await asyncio.sleep(0.02)
     assert await spent(url) == 40
+
+
+async def test_calls_in_all_are_carried_too(tmp_path: Path, url: str) -> None:
+    """They are counts of budgets, of no month."""
+    path = tmp_path / "usage.db"
+    ledger = SqliteLedger(path)
+    ledger.note("id-ann", notes.EVER, 12)
+    await ledger.flush()
+    await carried(path, url)
+    there = PostgresLedger(url)
+    assert await there.spent(notes.EVER) == {"id-ann": 12}
+    await there.aclose()

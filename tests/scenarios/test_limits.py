@@ -190,6 +190,39 @@ async def test_a_budget_outlives_the_relay_and_ends_with_the_month(tmp_path: Pat
         assert len(origin.requests) == 4
 
 
+async def test_a_token_for_so_many_calls_outlives_nothing_of_them(tmp_path: Path) -> None:
+    """Hits, followers and failures are calls too, what was refused before is none; a restart and
+    another year give none back, and the admin gives the difference."""
+    clock, data = FakeClock(), tmp_path / "data"
+    async with Origin(reply(200, [], b"answer")) as origin:
+        async with relay(data, origin, clock=clock) as up:
+            await up.add_key("openai", key=KEY)
+            token = await up.issue("ann", calls=6)
+            answers = await asyncio.gather(*(ask(up, origin, token, CACHED) for _ in range(3)))
+            assert {answer.status for answer in answers} == {200}
+            bearer = ("Authorization", f"Bearer {token}")
+            for path in ("/proxy?server=https://evil.example/v1", "/proxy/openai/../x"):
+                assert (await call(up.url, "GET", path, bearer)).status in (400, 403)
+            origin.answer_with(b"no answer", reply(200, [], b"answer"))
+            failed = await ask(up, origin, token)
+            assert (failed.status, fields(failed)["ratelimit"]) == (502, '"calls";r=2')
+            await up.vault.revoke_token("default", "everything")
+        clock.advance(400 * 86_400)
+        async with relay(data, origin, clock=clock) as up:
+            answers = await asyncio.gather(*(ask(up, origin, token) for _ in range(52)))
+            assert sorted(answer.status for answer in answers) == [200] * 2 + [429] * 50
+            refused = await ask(up, origin, token)
+            assert refused.header("x-should-retry") == "false"
+            assert refused.json()["error"]["code"] == "calls_spent"
+            assert "keyrelay token set NAME --calls N" in refused.json()["detail"]
+            assert (await ask(up, origin, token, CACHED)).status == 429
+            await up.vault.change_token("default", "ann", {"calls": 7})
+            answers = await asyncio.gather(*(ask(up, origin, token) for _ in range(9)))
+            assert sorted(answer.status for answer in answers) == [200] + [429] * 8
+            await up.vault.change_token("default", "ann", {"calls": None})
+            assert fields(await ask(up, origin, token)) == {}
+
+
 async def test_a_call_that_was_never_sent_costs_nothing(tmp_path: Path) -> None:
     """No room in the queue: the slot and the budget are whole."""
     inside, go = asyncio.Event(), asyncio.Event()

@@ -14,6 +14,7 @@ from vault import (
     AlreadyExists,
     Invalid,
     Narrowing,
+    NewShortLived,
     NewToken,
     NotThere,
     Token,
@@ -34,6 +35,7 @@ SCOPED = NewToken(
     ("10/minute",),
     5000,
     Narrowing(("a.example",), ("/v1", "/v2"), ("GET",), ("https://b.example",)),
+    10**15,
 )
 
 
@@ -56,6 +58,7 @@ async def test_a_token_verifies_as_it_was_issued(
         SCOPED.upstream_limits,
         SCOPED.budget,
         SCOPED.narrowing,
+        calls=SCOPED.calls,
     )
     for one in (vault, await opener()):
         assert await one.verify_token(text.encode()) == token
@@ -183,6 +186,9 @@ async def test_names_are_taken_until_they_are_revoked(vault: Vault) -> None:
         NewToken("default", "ada", limits=("1/day",) * 65),
         NewToken("default", "ada", budget=-1),
         NewToken("default", "ada", budget=10**15 + 1),
+        NewToken("default", "ada", calls=0),
+        NewToken("default", "ada", calls=-1),
+        NewToken("default", "ada", calls=10**15 + 1),
     ],
 )
 async def test_what_makes_no_sense_is_refused(vault: Vault, new: NewToken) -> None:
@@ -201,12 +207,24 @@ async def test_a_token_gets_other_limits(vault: Vault, clock: FakeClock) -> None
     assert vault.generation > generation
     assert await vault.verify_token(text.encode()) == changed
     again = await vault.change_token(
-        "default", token.id, {"limits": (), "upstream_limits": (), "budget": None}
+        "default", token.id, {"limits": (), "upstream_limits": (), "budget": None, "calls": 7}
     )
-    assert again == replace(token, limits=(), upstream_limits=(), budget=None)
+    assert again == replace(token, limits=(), upstream_limits=(), budget=None, calls=7)
     assert await vault.list_tokens() == [again]
     assert [entry.action for entry in await vault.audit(2)] == ["token set", "token set"]
     assert (await vault.audit(1))[0].subject == f"ada ({token.id})"
+
+
+async def test_a_number_of_calls_is_taken_away_again(vault: Vault) -> None:
+    """And given once more; what is made for a page has its parent's."""
+    token, text = await vault.issue_token(NewToken("default", "ada", calls=1))
+    until = NewShortLived(token.created_at + 60.0, calls=5)
+    short, _ = await vault.issue_short_lived(token, until)
+    assert (token.calls, short.calls, short.short and short.short.calls) == (1, 1, 5)
+    for calls in (None, 3):
+        changed = await vault.change_token("default", "ada", {"calls": calls})
+        assert changed.calls == calls
+        assert await vault.verify_token(text.encode()) == changed
 
 
 async def test_only_a_live_token_can_be_changed(vault: Vault) -> None:
@@ -214,7 +232,7 @@ async def test_only_a_live_token_can_be_changed(vault: Vault) -> None:
     token, _ = await vault.issue_token(SCOPED)
     with pytest.raises(NotThere, match=r"no token 'ada' that could be changed; .* --tenant other$"):
         await vault.change_token("other", "ada", {"budget": 1})
-    nonsense: list[TokenChange] = [{}, {"limits": ("a b",)}, {"budget": -1}]
+    nonsense: list[TokenChange] = [{}, {"limits": ("a b",)}, {"budget": -1}, {"calls": 0}]
     for change in nonsense:
         with pytest.raises(Invalid):
             await vault.change_token("default", "ada", change)

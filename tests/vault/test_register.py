@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from tests.support.clock import FakeClock
 from tests.vault.words import (
@@ -18,10 +19,12 @@ from tests.vault.words import (
     rows,
     touch_generation,
     unmark,
+    url_of,
 )
 from vault import NewToken, Purge, RolledBack, Secret, Unopenable, Vault, VaultError
 from vault.chain import Head, seal_of
-from vault.register import name_of, page_of
+from vault.register import entry_of, name_of, page_of
+from vault.tables import TOKENS
 
 NAME = "openai/default of tenant default"
 
@@ -94,6 +97,36 @@ async def test_a_revoked_token_stays_revoked(vault: Vault, data: Path) -> None:
     await vault.revoke_token("default", "ada")
     assert await vault.verify_token(text.encode()) is None
     assert await vault.examine() == []
+
+
+async def test_an_older_release_widens_no_token_that_says_more(vault: Vault) -> None:
+    """It reads the columns that it knows: the row is not as it was written, and refused. One that
+    says nothing there is good."""
+    await vault.issue_token(NewToken("default", "ada", calls=5))
+    await vault.issue_token(NewToken("default", "bob"))
+    older = [column for column in TOKENS.c if column.name != "calls"]
+    async with vault._core.reading() as connection:
+        register = await vault._core.register(connection)
+        found = list(await connection.execute(select(*older)))
+    known = {row.name: register.knows(entry_of("tokens", dict(row._mapping))) for row in found}
+    assert known == {"ada": False, "bob": True}
+
+
+@pytest.mark.parametrize("value", [None, 6, 5.5, "five", b"5"])
+async def test_a_changed_number_of_calls_is_noticed(
+    vault: Vault, data: Path, value: object
+) -> None:
+    """More of them, or any number."""
+    if not isinstance(value, int | None) and url_of(data):
+        pytest.skip("the database itself refuses it")
+    token, text = await vault.issue_token(NewToken("default", "ada", calls=5))
+    rows(data, "UPDATE tokens SET calls = ?", value)
+    await changed(vault, data)
+    assert await vault.examine() == [
+        f"token {token.id} of tenant default is not as it was written last"
+    ]
+    with pytest.raises(Unopenable, match=f"token {token.id} of tenant default"):
+        await vault.verify_token(text.encode())
 
 
 async def test_rows_that_somebody_adds_are_not_served(vault: Vault, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Limits, budget and bounds of a token: as a form says them, and as the list shows them."""
+"""Limits, budget, calls and bounds of a token: as a form says them, and as the list shows them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class Limits(NamedTuple):
     limits: tuple[str, ...]
     upstream_limits: tuple[str, ...]
     budget: int | None
+    calls: int | None
     narrowing: Narrowing
 
     @classmethod
     def of(cls, token: Token) -> Limits:
         """As they are now."""
-        return cls(token.limits, token.upstream_limits, token.budget, token.narrowing)
+        counted = (token.limits, token.upstream_limits, token.budget, token.calls)
+        return cls(*counted, token.narrowing)
 
     @classmethod
     def said(cls, form: Mapping[str, str]) -> Limits:
@@ -34,7 +36,8 @@ class Limits(NamedTuple):
         return cls(
             _texts(form.get("limits", "")),
             _texts(form.get("upstream_limits", "")),
-            _budget(form.get("budget", "").strip()),
+            _number("budget", form),
+            _number("calls", form),
             Narrowing(*(_bounds(form.get(name, "")) for name in Narrowing._fields)),
         )
 
@@ -45,6 +48,7 @@ class Limits(NamedTuple):
             "limits": ", ".join(self.limits),
             "upstream_limits": ", ".join(self.upstream_limits),
             "budget": "" if self.budget is None else str(self.budget),
+            "calls": "" if self.calls is None else str(self.calls),
             **{name: ", ".join(texts) for name, texts in self.narrowing._asdict().items()},
         }
 
@@ -52,10 +56,11 @@ class Limits(NamedTuple):
     def words(self) -> tuple[str, ...]:
         """One line for each."""
         upstream = (f"{rule} upstream" for rule in self.upstream_limits)
-        calls = "call" if self.budget == 1 else "calls"
-        budget = () if self.budget is None else (f"{count(self.budget)} upstream {calls} a month",)
+        month, ever = _words(self.budget, "upstream "), _words(self.calls)
+        budget = [f"{words} a month" for words in month]
+        calls = [f"{words} in all" for words in ever]
         only = (f"only {texts}" for texts in map(", ".join, self.narrowing) if texts)
-        return (*self.limits, *upstream, *budget, *only)
+        return (*self.limits, *upstream, *budget, *calls, *only)
 
     def change(self, now: Limits) -> TokenChange:
         """What is different from what holds now; what is not named stays."""
@@ -66,6 +71,8 @@ class Limits(NamedTuple):
             change["upstream_limits"] = self.upstream_limits
         if self.budget != now.budget:
             change["budget"] = self.budget
+        if self.calls != now.calls:
+            change["calls"] = self.calls
         if self.narrowing.hosts != now.narrowing.hosts:
             change["hosts"] = self.narrowing.hosts
         if self.narrowing.paths != now.narrowing.paths:
@@ -91,9 +98,16 @@ def _bounds(text: str) -> tuple[str, ...]:
     return found
 
 
-def _budget(text: str) -> int | None:
+def _number(name: str, form: Mapping[str, str]) -> int | None:
+    text = form.get(name, "").strip()
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise Unacceptable("Write the budget as a number such as 5000, or leave it empty.")
+        raise Unacceptable(f"Write the {name} as a number such as 5000, or leave it empty.")
     return int(text)
+
+
+def _words(number: int | None, kind: str = "") -> list[str]:
+    if number is None:
+        return []
+    return [f"{count(number)} {kind}{'call' if number == 1 else 'calls'}"]

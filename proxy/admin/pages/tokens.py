@@ -154,6 +154,7 @@ def _wanted(board: Board, visit: Visit) -> Wanted:
         upstream_limits=said.upstream_limits,
         budget=said.budget,
         narrowing=said.narrowing,
+        calls=said.calls,
     )
 
 

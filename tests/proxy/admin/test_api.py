@@ -100,7 +100,8 @@ async def test_a_token_for_an_absent_key_is_not_issued(office: Office) -> None:
 
 async def test_a_tokens_limits_are_set_with_it_and_later(office: Office) -> None:
     """In canonical form; what is not named stays, null takes a budget away."""
-    wanted = {"name": "bob", "limits": ["60 per minute", "openai=9/day"], "budget": 100}
+    limits = ["60 per minute", "openai=9/day"]
+    wanted = {"name": "bob", "limits": limits, "budget": 100, "calls": 9}
     issued = (await office.ask("POST", "/tokens", wanted)).json()
     assert (issued["limits"], issued["budget"]) == (["60/minute", "openai=9/day"], 100)
     path = f"/tokens/{issued['id']}"
@@ -108,8 +109,14 @@ async def test_a_tokens_limits_are_set_with_it_and_later(office: Office) -> None
     assert changed.status == 200
     assert changed.json()["limits"] == ["60/minute", "openai=9/day"]
     assert (changed.json()["upstream_limits"], changed.json()["budget"]) == (["5/hour"], None)
+    said = [issued["calls"], changed.json()["calls"]]
+    for calls in (10, None):
+        said.append((await office.ask("PATCH", path, {"calls": calls})).json()["calls"])
+    assert said == [9, 9, 10, None]
     for bad in ({}, {"limits": ["often"]}, {"limits": ["1/day", "2/day"]}, {"budget": 0}):
         assert (await office.ask("PATCH", path, bad)).status == 422
+    for calls in (0, -1, "5", 1.5, 2**63, True):
+        assert (await office.ask("PATCH", path, {"calls": calls})).status == 422
     unknown = await office.ask("PATCH", path, {"limits": ["none-such=1/day"]})
     assert unknown.status == 404
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 import pytest
 
+from proxy.limits.budgets import Ledger
+from proxy.limits.keeping import written_in_all
+from proxy.limits.ledger import SqliteLedger
+from proxy.limits.notes import EVER
+from proxy.limits.postgres import PostgresLedger
 from tests.proxy.cli.conftest import CANARY, OTHER, Terminal
 from tests.support.engines import RunningPostgres
 
@@ -102,3 +110,49 @@ def test_a_token_ends_on_the_server_whatever_is_wrong_with_the_configuration(
     shell.run("token", "revoke", "ann")
     (shell.data / "keys.yaml").write_text("vault: {url: file:../nowhere}\n")
     assert "vault.url: expected a file" in shell.run("token", "revoke", "ann", code=1).err
+
+
+async def called(ledger: Ledger, more: Mapping[str, int] | None = None) -> Mapping[str, int] | None:
+    """In all, after that."""
+    for subject, calls in (more or {}).items():
+        ledger.note(subject, EVER, calls)
+    await ledger.flush()
+    return await written_in_all(ledger)
+
+
+def test_what_tokens_have_called_in_all_goes_along(
+    shell: Terminal, url: str, postgres: RunningPostgres
+) -> None:
+    """To another server, and back to a file, where it is no less than it was; a file's own comes
+    with the first server that starts."""
+    other = shell.environ["OTHER"] = postgres.another().replace("keyrelay@", f"keyrelay:{OTHER}@")
+    shell.environ["DB"] = url
+    shell.run("init")
+    shell.run("migrate", "--to", "${DB}")
+    config, file = shell.data / "keys.yaml", shell.data / "usage.db"
+    asyncio.run(called(PostgresLedger(url), {"ann": 5, "bob": 2}))
+    config.write_text("vault:\n  url: ${DB}\n")
+    shell.run("migrate", "--to", "${OTHER}")
+    assert asyncio.run(called(PostgresLedger(other))) == {"ann": 5, "bob": 2}
+    config.write_text("vault:\n  url: ${OTHER}\n")
+    asyncio.run(called(SqliteLedger(file), {"ann": 1, "bob": 7}))
+    assert "have called came along" in shell.run("migrate", "--to", "file").out
+    assert asyncio.run(called(SqliteLedger(file))) == {"ann": 5, "bob": 7}
+
+
+def test_it_is_said_where_that_can_not_go_along(
+    shell: Terminal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is moved where it can't be read."""
+    shell.environ["DB"] = url
+    shell.run("init")
+    shell.run("migrate", "--to", "${DB}")
+    asyncio.run(called(PostgresLedger(url), {"ann": 5}))
+    (shell.data / "keys.yaml").write_text("vault:\n  url: ${DB}\n")
+    with monkeypatch.context() as gone:
+        gone.setattr("proxy.limits.postgres._SPENT", "SELECT nothing FROM nowhere WHERE $1 = ''")
+        assert "nothing was moved: try again" in shell.run("migrate", "--to", "file", code=1).err
+    shell.run("token", "issue", "ann")
+    (shell.data / "usage.db").mkdir()
+    said = shell.run("migrate", "--to", "file", code=1).err
+    assert "those begin anew there; issue them anew" in said

@@ -181,6 +181,22 @@ def test_a_token_is_issued_with_limits(relay: Terminal) -> None:
     assert row["budget"] == "5000"
 
 
+def test_a_token_is_issued_for_so_many_calls(relay: Terminal) -> None:
+    """In all; shown in the list, changed later, and taken away."""
+    said = relay.run("token", "issue", "ann", "--calls", 3, "--json").json
+    token = verified(relay, said["token"])
+    assert token is not None
+    assert (said["calls"], token.calls) == (3, 3)
+    [row] = relay.run("token", "list").rows
+    assert row["calls"] == "3"
+    said = relay.run("token", "set", "ann", "--calls", 10**15)
+    assert said.out.endswith("of tenant default: calls 1000000000000000\n")
+    row = relay.run("token", "set", "ann", "--calls", "none", "--json").json
+    assert row["calls"] is None
+    relay.run("token", "issue", "bob", "--calls", "none")
+    assert [one["calls"] for one in relay.run("token", "list").rows] == ["-", "-"]
+
+
 def test_limits_can_be_set_later(relay: Terminal) -> None:
     """What is not named stays; `none` takes away."""
     relay.run("token", "issue", "ann", *LIMITED)
@@ -207,7 +223,11 @@ def test_limits_can_be_set_later(relay: Terminal) -> None:
         (["--limit", "1/minute", "--limit", "none"], "leave it out to set others"),
         (["--budget", "-1"], "expected a number of calls such as 5000, or none"),
         (["--budget", "9" * 17], "expected a number of calls such as 5000, or none"),
-        ([], "say what changes: --limit, --upstream-limit, --budget, --host, --path"),
+        *(
+            (["--calls", number], "expected a number of calls such as 5000, or none")
+            for number in ("0", "-1", "1e6", "1.5", "٣", "", str(2**63), str(10**15 + 1))
+        ),
+        ([], "say what changes: --limit, --upstream-limit, --budget, --calls, --host, --path"),
         (["--host", "https://a.example"], "expected a host such as api.openai.com"),
         (["--path", "/a/../b"], "expected a path such as /v1/chat"),
         (["--method", "CONNECT"], "expected a method such as GET or POST"),

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from proxy.limits.budgets import Budgets, month_of
 from proxy.limits.ledger import SqliteLedger
+from proxy.limits.notes import EVER
 from proxy.turns import turn
 from tests.proxy.limits.conftest import Book
 from tests.support.clock import FakeClock
@@ -118,14 +120,48 @@ async def test_a_clock_that_is_put_right_finds_its_month_again() -> None:
     assert book.counts[("ann", "2026-11")] == 42
 
 
+async def test_what_counts_in_all_has_no_month(tmp_path: Path) -> None:
+    """Neither its end, nor a restart, nor a clock that was wrong begins it anew; and beside it a
+    month counts on its own."""
+    clock, path = at("2026-12-31T23:59:59+00:00"), tmp_path / "usage.db"
+    for made in range(1, 4):
+        budgets = Budgets(SqliteLedger(path), clock)
+        await budgets.start()
+        budgets.count("ann", 1, ever=True)
+        budgets.count("ann", 5)
+        assert (budgets.spent("ann", ever=True), budgets.spent("ann")) == (made, 5)
+        clock.be_set((-400 if made == 2 else 40) * 86_400)
+        assert (budgets.spent("ann", ever=True), budgets.spent("ann")) == (made, 0)
+        assert budgets.is_of_now(0.0, ever=True)
+        assert budgets.left(ever=True) == inf
+        await budgets.stop()
+
+
+async def test_what_counts_in_all_is_taken_up_later_too() -> None:
+    """Where only that could not be read at the start; nothing is written before."""
+    book = Book({("ann", EVER): 40})
+    clock = at("2026-11-21T12:00:00+00:00")
+    budgets = Budgets(book, clock)
+    book.readable = False
+    await budgets.start()
+    budgets.count("ann", 1, ever=True)
+    await budgets.stop()
+    assert book.counts == {("ann", EVER): 40}
+    book.readable = True
+    await budgets.stop()
+    assert budgets.spent("ann", ever=True) == book.counts["ann", EVER] == 41
+
+
 async def test_old_months_are_forgotten(tmp_path: Path) -> None:
-    """A year is kept."""
+    """A year is kept; and what is no month."""
     ledger = SqliteLedger(tmp_path / "usage.db")
+    ledger.note("ann", EVER, 3)
     for number in range(20):
         ledger.note("ann", f"{2020 + number // 12}-{number % 12 + 1:02}", number)
     await ledger.flush()
     assert await ledger.spent("2020-07") == {}
     assert await ledger.spent("2020-08") == {"ann": 7}
+    assert await ledger.spent(EVER) == {"ann": 3}
 
 
 async def test_who_only_reads_changes_nothing(tmp_path: Path) -> None:

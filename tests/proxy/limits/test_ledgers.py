@@ -86,6 +86,25 @@ async def test_budgets_of_several_instances_become_one(make: Make) -> None:
     assert (first.spent("ann"), second.spent("ann")) == (7, 7)
 
 
+async def test_calls_in_all_of_several_instances_become_one(make: Make) -> None:
+    """The same way; and whoever makes the tables anew leaves them there."""
+    clock = FakeClock(1_795_000_000.0)
+    first = Budgets(make(), clock)
+    await first.start()
+    first.count("ann", 3, ever=True)
+    await first.stop()
+    clock.be_set(900 * 86_400)
+    second = Budgets(make(), clock)
+    await second.start()
+    second.count("bob")
+    assert second.spent("ann", ever=True) == 3
+    second.count("ann", 4, ever=True)
+    await second.stop()
+    first.count("ann", 1, ever=True)
+    await first.stop()
+    assert (first.spent("ann", ever=True), second.spent("ann", ever=True)) == (8, 7)
+
+
 async def test_what_was_done_though_the_answer_was_lost_counts_once(
     postgres: RunningPostgres, answers: Answers, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,8 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
 from proxy.config import Limits as Section
-from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.errors import BudgetSpent, CallsSpent, TooManyRequests
+from proxy.grant import Allowance
 from proxy.limits.budgets import month_of
 from proxy.limits.counts import Kind
 from proxy.limits.grammar import parse_rate
@@ -352,6 +353,56 @@ async def test_a_call_of_last_month_frees_none_of_this_one() -> None:
     limits.give_back(bill, taken)
     with pytest.raises(BudgetSpent):
         await limits.spend(bill)
+
+
+async def test_so_many_calls_in_all_and_no_more() -> None:
+    """At once or one by one, in any month; more are the difference, and fewer than were made are
+    none."""
+    clock = FakeClock()
+    limits = limits_of(clock)
+    tries = await asyncio.gather(*(allowed(limits, 1, ever=7) for _ in range(57)))
+    assert sum(tries) == 7
+    clock.advance(400 * 86_400)
+    assert await allowed(limits, 9, ever=7) == 0
+    assert await allowed(limits, 9, ever=10) == 3
+    assert await allowed(limits, 9, ever=2) == 0
+    assert await allowed(limits, 9, token="bob", ever=2) == 2
+
+
+async def test_calls_in_all_are_told_without_a_time() -> None:
+    """There never is room again."""
+    limits, account = limits_of(FakeClock(now=86_400.0 * 1000)), Account()
+    grant = granted(calls=("5/day",), ever=2)
+    await limits.check(grant, account)
+    assert standing(account) == {
+        "ratelimit-policy": '"token-day";q=5;w=86400, "calls";q=2',
+        "ratelimit": '"token-day";r=4;t=86400, "calls";r=1',
+        "x-ratelimit-limit": "2",
+        "x-ratelimit-remaining": "1",
+    }
+    await limits.check(grant, account)
+    with pytest.raises(CallsSpent) as refused:
+        await limits.check(grant, account)
+    assert refused.value.detail == (
+        "This platform token has made all calls that it may, 2 in all; the admin can allow more "
+        "with: keyrelay token set NAME --calls N"
+    )
+    assert refused.value.retry_after is None
+    assert standing(account)["ratelimit"] == '"token-day";r=3;t=86400, "calls";r=0'
+
+
+async def test_a_call_that_a_window_refuses_is_none_of_all() -> None:
+    """Nor one of the short-lived token that made it; and the other way round."""
+    limits = limits_of(FakeClock())
+    short = Allowance("serial", 5, 1e12)
+    assert await allowed(limits, 9, calls=("2/day",), ever=5, allowance=short) == 2
+    assert await allowed(limits, 9, ever=4, allowance=short) == 2
+    assert await allowed(limits, 9, ever=9, allowance=short) == 1
+    assert await allowed(limits, 9, ever=9) == 4
+    with pytest.raises(CallsSpent, match="This platform token"):
+        await limits.check(granted(ever=9, allowance=short._replace(serial="other")), Account())
+    with pytest.raises(CallsSpent, match="of this short-lived token are made"):
+        await limits.check(granted(ever=99, allowance=short), Account())
 
 
 def sending(limits: Limits, **own: object) -> Bill:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from proxy.grant import Allowance
 from proxy.limits.grammar import Rate, parse_rate
-from proxy.limits.rules import Rule, plan, who
+from proxy.limits.rules import Budget, Rule, plan, who
 from tests.proxy.limits.conftest import granted
 
 ONE, TWO, THREE, FOUR = (parse_rate(f"{n}/minute") for n in (1, 2, 3, 4))
@@ -84,7 +85,7 @@ def test_the_counters_of_two_never_meet() -> None:
         for tenant in ("a", "b")
     ]
     plans = [found for grant in grants if (found := plan(who(grant), rules)) is not None]
-    bills = [bill for one in plans for bill in (one.calls, one.upstream_calls) if bill is not None]
+    bills = [bill for one in plans for bill in one.bills]
     keys = [window.key for bill in bills for window in bill.windows]
     tokens = [key for key in keys if not key.startswith("tenant/")]
     assert len(set(tokens)) == 2 * (2 + 2)  # an id is of one tenant only
@@ -100,3 +101,19 @@ def test_a_budget_is_the_tokens_own_or_an_entrys() -> None:
     assert plan(who(granted()), []) is None
     assert amounts(rules) == [("budget", 5)]
     assert amounts(rules, budget=0) == [("budget", 0)]
+
+
+def test_a_number_of_calls_is_the_tokens_own() -> None:
+    """With its windows, in one bill; a short-lived token that has a number too pays two."""
+    own = {"calls": ("9/day",), "budget": 3, "ever": 7}
+    assert amounts([], **own) == [("token-day", 9), ("calls", 7), ("budget", 3)]
+    short = Allowance("serial", 2, 1e12)
+    found = plan(who(granted(**own, allowance=short)), [])
+    assert found is not None
+    names = [name for name, _ in found.quotas]
+    assert names == ["short-lived", "token-day", "calls", "budget"]
+    assert [len(found.calls), len(found.bills)] == [2, 3]
+    first, second = found.calls
+    assert (first.allowance, first.budget) == (short, None)
+    assert (second.allowance, second.budget) == (None, Budget("id-ann", 7, ever=True))
+    assert amounts([], allowance=short) == [("short-lived", 2)]

@@ -16,12 +16,13 @@ from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
 from proxy.engine import PAUSE_SECONDS
-from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.errors import BudgetSpent, CallsSpent, TooManyRequests
 from proxy.grant import Allowance
 from proxy.limits import instances, shared, totals
 from proxy.limits.budgets import month_of
 from proxy.limits.counts import Kind, Lack
 from proxy.limits.limiter import LIMITERS
+from proxy.limits.notes import EVER
 from proxy.limits.rules import Bill, Window
 from proxy.limits.script import SCRIPT
 from proxy.limits.totals import RECENT
@@ -389,7 +390,73 @@ async def test_a_budget_goes_on_after_all_have_ended(redis: RunningRedis) -> Non
         assert await sent(members, 20, budget=45) == 5
 
 
+# Calls in all.
+
+
+async def test_calls_in_all_are_never_exceeded(redis: RunningRedis) -> None:
+    """However many come at once, wherever; and in the next month not either."""
+    books = [Book(), Book(), Book()]
+    async with together(redis.url, books=books) as members:
+        assert await through(members, 107, ever=57, calls=("80/month",)) == 57
+        account = Account()
+        with pytest.raises(CallsSpent, match="57 in all"):
+            await members[0].limits.check(granted(ever=57), account)
+        assert standing(account)["ratelimit"] == '"calls";r=0'
+        for one in members:
+            one.clock.advance(40 * 86_400)
+        assert await through(members, 9, ever=60) == 3
+    assert sum(book.counts.get(("id-ann", EVER), 0) for book in books) == 60
+
+
+async def test_calls_in_all_go_on_where_redis_has_forgotten_them(redis: RunningRedis) -> None:
+    """From what is written, also where it knows of fewer: it was put back to what it was, or the
+    others made theirs without it."""
+    book = Book({("id-ann", EVER): 40})
+    async with together(redis.url, 1, books=[book]) as [one]:
+        name = one.engine.key("limits", "default", "budget", EVER, "id-ann")
+        redis.say("SET", name, "7")
+        assert await through([one], 20, ever=45) == 5
+        assert int(redis.say("TTL", name)) > 9 * 365 * 86_400
+        redis.say("FLUSHALL")
+        assert await through([one], 20, ever=46) == 1
+
+
+async def test_a_short_lived_token_counts_for_its_parent(redis: RunningRedis) -> None:
+    """And gives back its own where that has no more."""
+    async with together(redis.url) as members:
+        short = Allowance("serial", 9, FakeClock().now() + 600)
+        assert await through(members, 30, allowance=short, ever=5) == 5
+        assert await through(members, 30, allowance=short, ever=99) == 4
+        assert await through(members, 30, ever=10) == 1
+
+
 # Apart.
+
+
+async def test_without_redis_each_has_its_share_of_calls_in_all() -> None:
+    """Of what was left; all of it counts when Redis is there again."""
+    with redis_running() as redis:
+        async with together(redis.url, 2) as members:
+            assert await through(members, 10, ever=20) == 10
+            await all_heard(members, 10)
+            redis.kill()
+            for one in members:
+                assert await through([one], 40, ever=20) == 5
+            redis.start_again()
+            redis.wait()
+            for one in members:
+                await one.find_again()
+            await all_heard(members, 0)
+            assert await through(members, 40, ever=24) == 4
+
+
+async def all_heard(members: Sequence[Member], rest: int) -> None:
+    """How many of 20 calls are left."""
+    async with asyncio.timeout(20):
+        for one in members:
+            while left(one, one.coming(ever=20)) != [rest]:
+                await one.instances.beat()
+                await asyncio.sleep(0.01)
 
 
 async def test_without_redis_each_has_its_share(caplog: pytest.LogCaptureFixture) -> None:

@@ -61,8 +61,8 @@ class Member:
         """What a call takes that comes in."""
         plan = self.limits.plan(granted(**grant))  # type: ignore[arg-type]
         assert plan is not None
-        assert plan.calls is not None
-        return plan.calls
+        [bill] = plan.calls
+        return bill
 
     async def find_again(self) -> None:
         """Asks until Redis is there."""

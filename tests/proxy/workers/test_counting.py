@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from proxy.grant import Allowance
 from proxy.limits.counts import Lack
 from proxy.limits.rules import Bill, Budget, Window
@@ -41,19 +43,24 @@ async def test_budgets_and_allowances_are_one_for_all(office: Office) -> None:
     one, other = await two(office)
     for bill in (
         Bill("t", (), None, Budget("b", 8)),
+        Bill("t", (), None, Budget("b", 8, ever=True)),
         Bill("t", (WINDOW._replace(amount=99),), Allowance("a", 8, 1e12)),
     ):
         assert whats([await counts.take(bill) for counts in (one, other)]) == ["", ""]
         assert one.look(bill)[-1].left == 7
     spent, short = Bill("t", (), None, Budget("b", 8)), bill
+    ever = Bill("t", (), None, Budget("b", 8, ever=True))
+    assert one.look(ever)[-1].seconds == inf
     await office.gone()
-    for bill in (spent, short):
+    for bill in (spent, ever, short):
         lacks = [await counts.take(bill) for counts in (one, other) for _ in range(5)]
         assert whats(lacks).count("") == 6
     await office.back()
     await until(lambda: office.counts.look(short)[-1].left == 0)
     await until(lambda: office.counts.look(spent)[-1].left == 0)
-    assert whats([await other.take(bill) for bill in (spent, short)]) == ["budget", "allowance"]
+    await until(lambda: office.counts.look(ever)[-1].left == 0)
+    lacks = [await other.take(bill) for bill in (spent, ever, short)]
+    assert whats(lacks) == ["budget", "budget", "allowance"]
 
 
 async def test_alone_each_has_a_share(office: Office) -> None:

@@ -46,16 +46,21 @@ async def test_a_token_is_issued_with_limits_and_a_budget(office: Office) -> Non
     """As people write them; kept, and shown in the list, in their canonical form."""
     cookie = await office.signed_in()
     said = {"limits": "1000 per day,60/minute", "upstream_limits": "openai=5/hours"}
-    answer = await sent(office, cookie, "issue", **ISSUE, **said, budget="20000")
+    answer = await sent(office, cookie, "issue", **ISSUE, **said, budget="20000", calls="1500")
     assert (answer.status, answer.header("cache-control")) == (200, "no-store")
     kept = await held(office)
     assert kept.limits == ("60/minute", "1000/day")
     assert (kept.upstream_limits, kept.budget) == (("openai=5/hour",), 20_000)
+    assert kept.calls == 1500
     page = await shown(office, cookie, "/tokens")
     for words in ("60/minute", "openai=5/hour upstream", "20,000 upstream calls a month"):
         assert words in page
+    assert "1,500 calls in all" in page
     form = await shown(office, cookie, f"/tokens/limits?id={kept.id}")
     assert 'value="60/minute, 1000/day"' in form and 'value="20000"' in form
+    assert 'value="1500"' in form
+    await sent(office, cookie, "limits", id=kept.id, calls="7")
+    assert (await held(office)).calls == 7
 
 
 async def test_limits_are_changed_and_what_is_as_it_was_is_no_change(office: Office) -> None:
@@ -124,6 +129,9 @@ async def test_a_limit_that_is_set_holds_within_a_second(tmp_path: Path) -> None
         ("budget", "lots", "Write the budget as a number"),
         ("budget", "٣", "Write the budget as a number"),
         ("budget", "9" * 16, "A budget is a number of calls"),
+        ("calls", "-1", "Write the calls as a number"),
+        ("calls", "0", "A token is for a number of calls in all from 1"),
+        ("calls", "9" * 16, "A token is for a number of calls in all from 1"),
     ],
 )
 async def test_what_is_no_limit_is_said_above_the_form(
@@ -224,13 +232,15 @@ async def test_of_very_many_tokens_the_newest_are_listed(office: Office) -> None
 
 def test_limits_in_words() -> None:
     """One line each; nothing where there is none."""
-    assert Limits((), (), None, EVERY_CALL).words == ()
-    assert Limits(("1/day",), ("openai=2/day",), 1, Narrowing(methods=("GET", "PUT"))).words == (
+    assert Limits((), (), None, None, EVERY_CALL).words == ()
+    only = Narrowing(methods=("GET", "PUT"))
+    assert Limits(("1/day",), ("openai=2/day",), 1, 1, only).words == (
         "1/day",
         "openai=2/day upstream",
         "1 upstream call a month",
+        "1 call in all",
         "only GET, PUT",
     )
-    assert Limits((), (), 0, EVERY_CALL).words == ("0 upstream calls a month",)
+    assert Limits((), (), 0, None, EVERY_CALL).words == ("0 upstream calls a month",)
     with pytest.raises(Unacceptable):
         Limits.said({"budget": "-1"})
