@@ -104,12 +104,12 @@ class RelayProtocol(HttpToolsProtocol):
         self._silent = 0
         if self._resuming:
             return
-        self._in_header = False
         try:
             check_framing(self.parser.get_http_version(), self.url, self._fields)
             self._door.hosts.check(self._fields)
         except BadRequest as error:
             self._refuse(error)
+        self._in_header = False
         self._patience.body()
         path, _, query = self.url.partition(b"?")
         self.scope["method"] = self.parser.get_method().decode("ascii")
@@ -330,12 +330,14 @@ class RelayProtocol(HttpToolsProtocol):
             self._finish(False)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Our own refusal of what is not HTTP: never inside an answer, always the last word."""
+        """Our own refusal of what is not HTTP: always the last word, never inside an answer, and
+        none to a request that has one."""
         error = self.refusal or BadRequest("Send a well-formed HTTP/1.1 request.")
         unanswered = self._unanswered()
         for cycle in unanswered:
             cycle.lose()
-        if not any(cycle.response_started for cycle in unanswered):
+        asked = self._in_header or unanswered
+        if asked and not any(cycle.response_started for cycle in unanswered):
             self.transport.write(whole_response(error))
         self._finish(True)
 

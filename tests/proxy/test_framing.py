@@ -161,6 +161,26 @@ async def test_http_0_9_without_another_word_is_no_call() -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        (CHUNKED, b"1\r\nab\r\n"),
+        (CHUNKED, b"0\r\n" + b"X: %b\r\n" % (b"y" * 30_000) * 3 + b"\r\n"),
+        (POST + b"Content-Length: 1\r\n\r\n", b"aJUNK"),
+    ],
+)
+async def test_what_has_been_answered_is_not_refused_as_well(start: bytes, rest: bytes) -> None:
+    """One request, one answer: a second one would be taken for that of the next. What is wrong
+    behind its body is a request of its own."""
+    app = Echo(early=True)
+    one = connection(app, Familiar())
+    wire = cast(Socket, one.transport)
+    calls, lines = await heard(app, one, [start, rest])
+    assert wire.is_closing()
+    expected = [b"200", b"400"] if rest.endswith(b"JUNK") else [b"200"]
+    assert (len(calls), statuses(lines)) == (1, expected)
+
+
+@pytest.mark.parametrize(
     "host",
     [b"a", b"A.b-c_d~e", b"a:", b"a:80", b"127.0.0.1:8000", b"[::1]", b"[fe80::1%25eth0]:8000"],
 )
