@@ -52,11 +52,12 @@ class Fence:
     """For a store that lies where the leases are: it asks for the lease, and closes it, in the one
     step in which it keeps an answer.
 
-    `names`, `values`: what it asks with. `followers`: how many there were then, None: not kept yet.
+    `names`, `values`: what it asks with; nothing, where nobody could be asked for a lease: then
+    that of an older call is over. `followers`: how many there were, None: not kept yet.
     """
 
-    names: tuple[str, ...]
-    values: tuple[str | int, ...]
+    names: tuple[str, ...] = ()
+    values: tuple[str | int, ...] = ()
     followers: int | None = None
 
 

@@ -47,6 +47,13 @@ _REFUSED: Final = {
 """Why an answer did not get onto its shelf."""
 
 
+def _lease(fence: Fence | None) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+    """What is said of it: 1, where one was wanted and nobody could be asked; 0, where none was."""
+    if fence is None or not fence.names:
+        return (), (int(fence is not None),)
+    return fence.names, fence.values
+
+
 @dataclass(slots=True)
 class _Asking:
     """How many look up a key now, and how often it was written meanwhile."""
@@ -238,7 +245,7 @@ class RedisStore:
         now = int(self._clock.now() * 1000)
         bounds = label.ends, now, GRACE_MS, SHELF_MS, VARIANTS
         pairs = [one for vary, variant in known.items() for one in (vary.hex(), variant)]
-        names, asked = ((), ()) if fence is None else (fence.names, fence.values)
+        names, asked = _lease(fence)
         shelf = self._shelves.shelf(tag_of(key))
         values = (label.octets, value, *bounds, self.channel, self.me + key, *asked, *pairs)
         found: list[Any] = await self._shelves.run(KEEP, (shelf, *names), *values)

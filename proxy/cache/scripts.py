@@ -29,13 +29,14 @@ KEEP: Final = Script(
     """
 -- KEYS: the shelf, and under a lease L, A, F, S
 -- ARGV: label, value, ends, now, grace, linger, most, channel, news,
---       under a lease id, lease, how long it is news, then pairs of vary, variant
+--       under a lease id, lease, how long it is news, else whether one was wanted;
+--       then pairs of vary, variant
 local leased = KEYS[2] ~= nil
 if leased and not holds(KEYS[2], ARGV[10]) then return {-2} end
 local new = read('0 ' .. ARGV[1])
 local clock, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
 local known, stays, goes, unknown = {}, {}, {}, {}
-for i = leased and 13 or 10, #ARGV, 2 do known[ARGV[i]] = ARGV[i + 1] end
+for i = leased and 13 or 11, #ARGV, 2 do known[ARGV[i]] = ARGV[i + 1] end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   local label = read(field)
   if label.ends <= clock then goes[#goes + 1] = label
@@ -66,7 +67,12 @@ local order = string.format('%016d', time[1] * 1000000 + time[2])
 redis.call('HSET', KEYS[1], order .. ' ' .. ARGV[1], ARGV[2])
 local left, until_ = redis.call('PTTL', KEYS[1]), new.ends + tonumber(ARGV[6])
 if left < 0 or time[1] * 1000 + left < until_ then redis.call('PEXPIREAT', KEYS[1], until_) end
-if leased then gone[2] = land(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[11], ARGV[12]) end
+if leased then gone[2] = land(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[11], ARGV[12])
+elseif ARGV[10] == '1' then  -- nobody could be asked when the call began: an older one goes on
+  local lease = KEYS[1] .. ':flight'
+  local at = redis.call('HGET', lease, 'at')
+  if at and at * 1000 < tonumber(new.asked) then redis.call('DEL', lease) end
+end
 return gone
 """,
 )

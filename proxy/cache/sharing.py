@@ -170,7 +170,7 @@ class Shared:
 
     async def keep(self, put: Put) -> bool:
         """Stores the answer; raises Overtaken where another call has taken its place."""
-        return await (put(None) if self._teller is None else self._teller.lead.keep(put))
+        return await (put(Fence()) if self._teller is None else self._teller.lead.keep(put))
 
     def shut(self) -> None:
         """Nobody elsewhere joins any more."""

@@ -188,7 +188,7 @@ class SharedStore:
     ) -> None:
         """Keeps an entry in place of those that would have answered its request; whose lease the
         coordinator does not know any more is Overtaken."""
-        what = given_of(entry), 0 if fence is None else int(fence.values[0])
+        what = given_of(entry), 0 if fence is None or not fence.values else int(fence.values[0])
         sent = {vary: select(vary) for vary in {*self._met, entry.vary}}
         blocks = body.blocks(CHUNK)
         async with contextlib.aclosing(blocks):

@@ -240,6 +240,29 @@ async def test_what_comes_too_late_goes_out_whole_and_is_kept_nowhere(
         assert two.sent == [1, 1]
 
 
+async def test_nothing_older_is_stored_over_a_refresh_that_could_ask_nobody(
+    tmp_path: Path, redis: RunningRedis
+) -> None:
+    """It began while Redis was away and holds no lease; the older call's has outlasted that."""
+    async with instances(tmp_path, redis, 2) as two:
+        first, exchange = await two.lead()
+        for one in two.all:
+            one.bench.clock.advance(1)
+        assert two[1].wire is not None
+        two[1].wire.is_cut = True
+        refresh = two[1].bench.begin(a_call(invalidate=True))
+        (await two[1].bench.upstream.next()).play(Reply(chunks=(b"new",)))
+        assert (await refresh).body == b"new"
+        await two[1].bench.landed()
+        two[1].wire.is_cut = False
+        exchange.play(Reply(chunks=(b"old",)))
+        assert (await first).body == b"old"
+        await two.landed()
+        assert [(await one.bench.get()).body for one in two.all] == [b"new", b"new"]
+        assert await two.kept() == 1
+        assert two.sent == [1, 1]
+
+
 async def test_what_was_asked_before_a_purge_is_nobodys_answer_however_late_it_is_stored(
     tmp_path: Path, redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
