@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from proxy.clock import Clock
 from proxy.loads import Loads, Words
-from proxy.redisurl import FILES, REMEDIES, Place
+from proxy.redisurl import FILES, Place, kind_of
 
 __all__ = ["FILES", "Engine", "Gone", "Place", "Refused", "Script"]
 
@@ -190,8 +190,7 @@ class Engine:
         if told is None:
             if not self.up:
                 raise Gone("Redis does not answer")
-            await subscription.ping()
-            told = await _heard(subscription)
+            told = await _sign(subscription)
             if told is None:
                 raise Gone("Redis says nothing")
         return tuple(told) if len(told) == 3 else (b"", b"", b"")
@@ -296,6 +295,17 @@ async def _heard(subscription: Any) -> list[Any] | None:
     return told
 
 
+async def _sign(subscription: Any) -> list[Any] | None:
+    """Its next word, asked for by a PING; who can't write a dump refuses that, and is there."""
+    await subscription.ping()
+    try:
+        return await _heard(subscription)
+    except Exception as error:
+        if not _is_an_answer(error):
+            raise
+        return []
+
+
 Connected = tuple[Client, Callable[[], Awaitable[object]] | None]
 """A client that opens connections when it needs them, and what is to be closed besides."""
 
@@ -385,8 +395,4 @@ def _is_an_answer(error: Exception) -> bool:
 
 def _kind(error: Exception) -> str:
     """What may be told of it, and what to do: its text may hold what was sent."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    names = (one.__name__ for one in type(error).__mro__)
-    remedy = next((REMEDIES[name] for name in names if name in REMEDIES), "")
-    return f"{type(error).__name__} ({remedy})" if remedy else type(error).__name__
+    return "no answer in time" if isinstance(error, TimeoutError) else kind_of(error)

@@ -171,3 +171,19 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ConnectionError": "look whether it runs, and at host and port of cache.url",
 }
 """What to do, by the name of what the driver raises."""
+
+REFUSALS: Final[Mapping[str, str]] = {
+    "MISCONF": "it can't write its dump: look at its disk, or set stop-writes-on-bgsave-error no",
+    "NOREPLICAS": "too few replicas follow it: start them, or lower its min-replicas-to-write",
+    "BUSY": "it is busy with a script: wait for it, or end that with SCRIPT KILL",
+    "The user executing the script": REMEDIES["NoPermissionError"],
+}
+"""What to do, by how an answer begins that the driver has no name for."""
+
+
+def kind_of(error: BaseException) -> str:
+    """What the driver raises, by name, and what to do about it; nothing else of its text."""
+    names, text = [kind.__name__ for kind in type(error).__mro__], str(error)
+    named = [REMEDIES[name] for name in names if name in REMEDIES]
+    begun = [REFUSALS[begin] for begin in REFUSALS if text.startswith(begin)]
+    return " ".join((names[0], *(f"({remedy})" for remedy in (*named, *begun)[:1])))

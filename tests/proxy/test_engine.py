@@ -4,13 +4,16 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from proxy.engine import AT_ONCE, PAUSE_SECONDS, Engine, Gone, Place, Refused
+from proxy import engine as engine_room
+from proxy.engine import AT_ONCE, PAUSE_SECONDS, Engine, Gone, Place, Refused, Script
 from tests.support.clock import FakeClock
 from tests.support.engines import RunningRedis, redis_running
+from tests.support.redises import until
 
 PASSWORD = "open-sesame"
 
@@ -180,12 +183,62 @@ async def test_a_replica_is_asked_with_a_write_whether_it_is_the_master_again(
     assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
+async def test_a_right_that_a_script_lacks_is_named_too(clock: FakeClock) -> None:
+    """Redis says that in other words."""
+    with redis_running() as running:
+        running.say("acl", "setuser", "default", "-set")
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        script = Script("return redis.call('SET', KEYS[1], 'secret-value')")
+        with pytest.raises(Refused, match=r"ResponseError \(give its user the rights") as seen:
+            await engine.script(script, ["secret-name"])
+        await engine.aclose()
+    assert "secret" not in str(seen.value)
+
+
+async def test_what_is_said_is_heard_where_nothing_can_be_written(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that can't write its dump takes neither writes nor a PING, and tells what others say."""
+    monkeypatch.setattr(engine_room, "SILENCE_SECONDS", 0.05)
+    with redis_running() as running:
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        cannot_dump(running)
+        async with aclosing(engine.heard("news")) as heard:
+            assert await anext(heard) is None
+            word = asyncio.create_task(anext(heard))
+            before = refused_by(running)
+            async with asyncio.timeout(30):
+                while refused_by(running) < before + 2:
+                    await asyncio.sleep(0.01)
+            assert not word.done()
+            running.say("publish", "news", "a word")
+            assert await word == b"a word"
+        with pytest.raises(Refused, match=r"ResponseError \(it can't write its dump"):
+            await engine.run(lambda client: client.set("k", b""))
+        await engine.aclose()
+
+
+def cannot_dump(running: RunningRedis) -> None:
+    """Its folder takes nothing, and it has found that out."""
+    running.folder.chmod(0o555)
+    running.say("config", "set", "save", "3600 1")
+    running.say("bgsave")
+    until(lambda: "rdb_last_bgsave_status:err" in running.say("info", "persistence"))
+
+
+def refused_by(running: RunningRedis) -> int:
+    """How many commands for that reason."""
+    found = re.search(r"errorstat_MISCONF:count=(\d+)", running.say("info", "errorstats"))
+    return int(found[1]) if found else 0
+
+
 @pytest.mark.parametrize(
     ("do", "told"),
     [
         (("acl", "setuser", "default", "-set"), "NoPermissionError (give its user the rights"),
         (("config", "set", "maxmemory", "1"), "OutOfMemoryError (raise its maxmemory"),
         (("config", "set", "requirepass", PASSWORD), "AuthenticationError (put the user and"),
+        (("config", "set", "min-replicas-to-write", "1"), "ResponseError (too few replicas"),
     ],
 )
 async def test_an_error_says_what_to_do(clock: FakeClock, do: tuple[str, ...], told: str) -> None:
