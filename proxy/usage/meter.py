@@ -27,9 +27,9 @@ MOST_CODED: Final = 2**20
 MOST_INFLATED: Final = 64 * 2**20
 """Octets that one may become: beyond it, it is no answer of a model but a bomb."""
 
-SOON: Final = 8 * 2**20
-MOST_TIMES: Final = 100
-"""How many times as large, once it is larger than that: a bomb is told by its beginning."""
+TOO_DENSE: Final = ((2**20, 300), (8 * 2**20, 100))
+"""Beyond so many octets, so many times as large as what they were made of: a bomb is told by its
+beginning. An answer that says one word again and again comes to half of the first."""
 
 _STEP: Final = 64 * 1024
 _GZIP_OR_ZLIB: Final = 47
@@ -153,7 +153,11 @@ def _inflate(octets: bytes, expected: int) -> Window | None:
         made = inflating.decompress(octets, _STEP)
         octets = inflating.unconsumed_tail
         total += len(made)
-        if total > MOST_INFLATED or total > max(SOON, MOST_TIMES * (coded - len(octets))):
+        if total > MOST_INFLATED or _too_dense(total, coded - len(octets)):
             return None
         window.feed(made)
     return window
+
+
+def _too_dense(total: int, coded: int) -> bool:
+    return any(total > max(beyond, times * coded) for beyond, times in TOO_DENSE)

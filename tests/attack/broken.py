@@ -1,7 +1,8 @@
 """Transfers that break, by the hundred thousand, and answers that are bombs once inflated.
 
-Both, and the upstream, are in this process, which is nice to the server; the kind caller has one of
-its own. Found is also what `tests.attack.kind` says of it and of memory.
+They come as from many who don't know of each other: at random moments, so many a second. They and
+the upstream are in this process, which is nice to the server; the kind caller has one of its own.
+Found is also what `tests.attack.kind` says of it and of memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
@@ -27,7 +29,14 @@ from tests.attack.kind import Bystander, bystander
 from tests.attack.outcome import Outcome
 from tests.attack.traffic import BROKEN, Act, Upstream, bomb, bombing
 
-ABREAST: Final = 20
+ABREAST: Final = 100
+"""At most so many at once, however slow the server is."""
+
+TRANSFERS_A_SECOND: Final = 400.0
+BOMBS_A_SECOND: Final = 25.0
+FIRST: Final = 0.1
+"""That part comes before anything is measured: it fills what has a bound, and is no leak."""
+
 PATIENCE_SECONDS: Final = 100.0
 """Longer than an idle connection is kept on either side."""
 
@@ -35,22 +44,40 @@ SMALL_MEMORY: Final = "cache: {memory_bytes: 1 MiB}"
 """Soon full: what is kept in memory by right is no leak."""
 
 
-async def work(here: Ground, acts: Sequence[Act], number: int, faults: list[str]) -> None:
-    """So many, drawn from these."""
-    for _ in range(number):
-        act = random.choice(acts)
-        try:
-            await act(here)
-        except (AssertionError, asyncio.IncompleteReadError, OSError) as error:
-            faults.append(f"{act.__name__}: {type(error).__name__} {str(error)[:100]}")
+@dataclass(frozen=True)
+class Crowd:
+    """What it does, how often in all, and in a second."""
+
+    acts: Sequence[Act]
+    number: int
+    rate: float
+
+    @property
+    def first(self) -> Crowd:
+        """Those who come before it."""
+        return replace(self, number=int(self.number * FIRST))
 
 
-async def at_once(here: Ground, acts: Sequence[Act], number: int) -> list[str]:
-    """All of them, some beside each other; what went otherwise than it should."""
+async def one_of(here: Ground, acts: Sequence[Act], faults: list[str]) -> None:
+    """Drawn from these; what went otherwise than it should is told."""
+    act = random.choice(acts)
+    try:
+        await act(here)
+    except (AssertionError, asyncio.IncompleteReadError, OSError) as error:
+        faults.append(f"{act.__name__}: {type(error).__name__} {str(error)[:100]}")
+
+
+async def arriving(here: Ground, crowd: Crowd) -> list[str]:
+    """All of them, at random moments; what went otherwise than it should."""
     faults: list[str] = []
+    due, places = monotonic(), asyncio.Semaphore(ABREAST)
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(ABREAST, number)):
-            group.create_task(work(here, acts, number // min(ABREAST, number), faults))
+        for _ in range(crowd.number):
+            due += random.expovariate(crowd.rate)
+            await asyncio.sleep(max(due - monotonic(), 0.0))
+            await places.acquire()
+            task = group.create_task(one_of(here, crowd.acts, faults))
+            task.add_done_callback(lambda _: places.release())
     return faults
 
 
@@ -86,15 +113,15 @@ async def settled(here: Ground, handles: int) -> int:
     return await lasting(here)
 
 
-async def attack(site: Site, name: str, acts: Sequence[Act], number: int) -> Outcome:
+async def attack(site: Site, name: str, crowd: Crowd) -> Outcome:
     """One row, with a caller beside it who is kind."""
     here, beside = site
-    await at_once(here, acts, min(number, ABREAST * 10))  # what a first crowd leaves is left once
+    await arriving(here, crowd.first)
     before = await alone(beside)
     memory, handles = [here.resident()], await lasting(here)
     watching = asyncio.create_task(watch(here, memory))
     beside.begin()
-    faults = await at_once(here, acts, number)
+    faults = await arriving(here, crowd)
     meanwhile = await beside.end()
     watching.cancel()
     if (left := await settled(here, handles)) > handles:
@@ -106,7 +133,7 @@ async def attack(site: Site, name: str, acts: Sequence[Act], number: int) -> Out
         f"{memory[0]:.0f} MiB before, {max(memory):.0f} at most, {after:.0f} after "
         f"{kind.WANTED_MEMORY}; {handles} handles before, {left} after"
     )
-    return Outcome(name, number, "transfers", len(faults), told, tuple(faults[:5]))
+    return Outcome(name, crowd.number, "transfers", len(faults), told, tuple(faults[:5]))
 
 
 Site = tuple[Ground, Bystander]
@@ -123,5 +150,7 @@ async def outcomes(transfers: int = 100_000, bombs: int = 1000) -> AsyncIterator
     """Two rows."""
     async with site(Upstream()) as one, site(bombing()) as other:
         os.nice(NICE)  # after all that shall not be nice has begun
-        yield await attack(one, "transfers broken on either side", BROKEN, transfers)
-        yield await attack(other, "answers of 512 MiB in 0.5 MiB of gzip", [bomb], bombs)
+        breaking = Crowd(BROKEN, transfers, TRANSFERS_A_SECOND)
+        yield await attack(one, "transfers broken on either side", breaking)
+        blowing_up = Crowd([bomb], bombs, BOMBS_A_SECOND)
+        yield await attack(other, "answers of 512 MiB in 0.5 MiB of gzip", blowing_up)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from proxy.messages import Fields
 from proxy.record import Meter, Tokens
 from proxy.usage import Metering
-from proxy.usage.meter import MOST_CODED, MOST_INFLATED, SOON
+from proxy.usage.meter import MOST_CODED, MOST_INFLATED, TOO_DENSE
 from proxy.usage.tokens import of_body, of_stream
 from proxy.usage.window import HEAD, MOST, TAIL, Window
 from tests.proxy.usage import transcripts
@@ -38,6 +39,9 @@ CASES = [
 ]
 answers = pytest.mark.parametrize(("kind", "make", "tokens"), CASES)
 Make = Callable[[str], bytes]
+
+GZIPPED = (JSON, (b"content-encoding", b"gzip"))
+(SOON, _), (LATER, _) = TOO_DENSE
 
 
 def metered(fields: Fields, *parts: bytes) -> Tokens | None:
@@ -239,8 +243,16 @@ def test_a_bomb_is_not_inflated() -> None:
 def test_what_shrinks_a_thousandfold_is_soon_left_alone(octets: int, told: bool) -> None:
     """Inflating costs the processor, and no answer of a model shrinks so: its beginning tells."""
     coded = gzip.compress(b" " * octets + transcripts.openai_chat(SHORT))
-    tokens = metered((JSON, (b"content-encoding", b"gzip")), coded)
-    assert (tokens is not None) == told
+    assert (metered(GZIPPED, coded) is not None) == told
+
+
+@pytest.mark.parametrize(("octets", "told"), [(LATER - 2**16, True), (2 * LATER, False)])
+def test_what_shrinks_less_is_left_alone_later(octets: int, told: bool) -> None:
+    """Some two hundredfold: an answer that says one word again and again does so."""
+    line = random.Random(1).randbytes(80).hex().encode()
+    coded = gzip.compress(line.ljust(400) * (octets // 400) + transcripts.openai_chat(SHORT))
+    assert 100 < octets / len(coded) < 300
+    assert (metered(GZIPPED, coded) is not None) == told
 
 
 def test_too_much_that_is_compressed_is_not_kept() -> None:
