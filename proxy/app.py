@@ -109,7 +109,7 @@ class Changes:
     async def take_purges(self) -> None:
         """Ends the kept answers that were purged, also while no server ran."""
         generation = self._vault.generation
-        await self._cache.apply_purges(await self._vault.purges())
+        self._cache.apply_purges(await self._vault.purges())
         self._taken = generation
 
 

@@ -28,6 +28,7 @@ from proxy.cache.policy import (
     passed,
 )
 from proxy.cache.purges import Purges
+from proxy.cache.removing import Removing
 from proxy.cache.request import Request
 from proxy.cache.sharing import Shares
 from proxy.cache.spool import ReadBody, Rest, read_body
@@ -79,6 +80,7 @@ class Cache:
         self._flights = Flights()
         self._purges = Purges()
         backlog = Backlog(settings.memory_bytes, settings.disk_bytes)
+        self._removing = Removing(store, self._trouble)
         self._keeping = Keeping(clock, self._memory, store, backlog, self._purges, self._trouble)
         self._ground = Ground(
             self._sent,
@@ -123,6 +125,7 @@ class Cache:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
+        await self._removing.aclose()
         await self._flights.close()
         if self._shares is not None:
             await self._shares.aclose()
@@ -147,11 +150,13 @@ class Cache:
         return self._trouble.lasts
 
     async def purge(self, purge: Purge) -> None:
-        """Ends the answers that a purge covers."""
-        await self.apply_purges((purge,))
+        """Ends the answers that a purge covers; returns when the store has taken them out."""
+        self.apply_purges((purge,))
+        await self._removing.done()
 
-    async def apply_purges(self, purges: Iterable[Purge]) -> None:
-        """Ends the answers that purges cover, at once; the same ones again do nothing."""
+    def apply_purges(self, purges: Iterable[Purge]) -> None:
+        """Ends the answers that purges cover, at once; the same ones again do nothing. The store
+        takes them out meanwhile: a million take their time, and nobody waits for it."""
         for purge in purges:
             if self._purges.add(purge):
                 now = self._clock.now()
@@ -163,10 +168,7 @@ class Cache:
                     )
                 self._memory.purge(purge, now)
                 self._flights.close_covered(self._purges)
-                try:
-                    await self._store.purge(purge)
-                except StoreError as error:
-                    self._trouble.tell("purge its store", error)
+                self._removing.add(purge)
 
     def forget(self, key: bytes) -> None:
         """Another process has replaced what is stored under this key: nobody joins older ones."""

@@ -14,6 +14,9 @@ from vault import Purge
 REGISTER_MS: Final = 86_400_000
 """How long a register outlives the last answer in it."""
 
+AT_ONCE: Final = 64
+"""Answers that are taken off their shelves together: no look-up waits behind more."""
+
 BATCH: Final = 500
 """Members of a register that are looked at in one go."""
 
@@ -90,11 +93,11 @@ class Registers:
         return not purge.at < one.asked <= self._on.clock.now()
 
     async def _drop(self, names: tuple[str, str], members: list[Member]) -> None:
-        for one in members:
-            await self._on.remove(self._on.shelf(one.tag), [one.number])
-        if members:
-            texts = [one.text for one in members]
-            await self._on.run(DROP, names, *texts)
+        for start in range(0, len(members), AT_ONCE):
+            some = members[start : start + AT_ONCE]
+            going = (self._on.remove(self._on.shelf(one.tag), [one.number]) for one in some)
+            await asyncio.gather(*going)
+            await self._on.run(DROP, names, *(one.text for one in some))
 
     async def sweep(self, now: float) -> None:
         """Takes out of the registers what is over, and some of what Redis has evicted."""

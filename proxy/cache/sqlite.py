@@ -256,21 +256,22 @@ class SqliteStore:
         """Removes what was requested up to `purge.at`, also of what waits to be written; and what
         a clock that ran ahead says is still to come."""
         self._writer.purge(purge)
-        await self._remove_where(
-            "(requested_at <= ? OR requested_at > ?)"
-            " AND tenant = ifnull(?, tenant) AND service = ifnull(?, service)",
-            (purge.at, self._clock.now(), purge.tenant, purge.service),
-        )
+        last: int | None = 0
+        while last is not None:
+            last = await self._write(partial(self._writer.remove_covered, purge, last))
+        await self._shrink()
 
     async def sweep(self, now: float) -> None:
         """Removes what is over, notes uses, and gives free pages back to the file system."""
         await self._write(self._writer.note_uses)
-        await self._remove_where("expires_at <= ?", (now,))
-
-    async def _remove_where(self, condition: str, values: tuple[object, ...]) -> None:
-        remove = partial(self._writer.remove_where, condition, values)
-        while await self._write(remove) == BATCH:
+        while await self._write(partial(self._writer.remove_over, now)) == BATCH:
             pass
+        await self._shrink()
+
+    async def _shrink(self) -> None:
+        before, left = -1, await self._write(self._writer.shrink)
+        while 0 < left != before:  # of a file that can't shrink the number stays
+            before, left = left, await self._write(self._writer.shrink)
 
 
 class PinnedBody:

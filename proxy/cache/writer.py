@@ -29,9 +29,20 @@ TOUCHES = 4096
 BATCH = 256
 """Rows that are removed in one transaction, so that none takes long."""
 
+STEP = 1024
+"""Rows that a purge looks at in one transaction: some 20 ms, if all of them go."""
+
+PAGES = 1024
+"""Free pages that are given back to the file system in one transaction."""
+
 ENTRIES = f"INSERT INTO entries (id, state, used_at, cost, head, {', '.join(COMMON)}) VALUES "  # noqa: S608
 ENTRY = f"({', '.join('?' * (5 + len(COMMON)))})"
 CHUNKS = "INSERT INTO chunks VALUES "
+NEXT = (
+    "SELECT id, tenant, cost, key, state = 1 AND (requested_at <= ? OR requested_at > ?)"  # noqa: S608
+    " AND tenant = ifnull(?, tenant) AND service = ifnull(?, service)"
+    f" FROM entries WHERE id > ? ORDER BY id LIMIT {STEP}"
+)
 TOUCH = (
     "WITH used (key, at) AS (VALUES {}) UPDATE entries SET used_at = used.at"
     " FROM used WHERE entries.key = used.key AND state = 1"
@@ -174,26 +185,46 @@ class Writer:
     def _is_purged(self, entry: Entry) -> bool:
         return self._purges.cover(entry.tenant, entry.service, entry.requested_at)
 
-    def remove_where(
-        self, condition: str, values: tuple[object, ...], connection: sqlite3.Connection
-    ) -> int:
-        """Removes some of what suits a condition; how many."""
-        query = f"SELECT id FROM entries WHERE state = 1 AND {condition} LIMIT {BATCH}"  # noqa: S608
-        rows = connection.execute(query, values).fetchall()
+    def remove_covered(
+        self, purge: Purge, after: int, connection: sqlite3.Connection
+    ) -> int | None:
+        """Removes what a purge covers among the next rows, and what a clock that ran ahead says is
+        still to come; which row was the last one, or None behind all."""
+        values = (purge.at, self._clock.now(), purge.tenant, purge.service, after)
+        rows = connection.execute(NEXT, values).fetchall()
+        self._remove([row[:4] for row in rows if row[4]], connection)
+        self._bury(connection)
+        return rows[-1][0] if len(rows) == STEP else None
+
+    def remove_over(self, now: float, connection: sqlite3.Connection) -> int:
+        """Removes some of what is over; how many."""
+        query = f"SELECT id FROM entries WHERE state = 1 AND expires_at <= ? LIMIT {BATCH}"  # noqa: S608
+        rows = connection.execute(query, (now,)).fetchall()
         self.remove([row[0] for row in rows], connection)
         self._bury(connection)
-        connection.execute("PRAGMA incremental_vacuum(4096)").fetchall()
         return len(rows)
+
+    def shrink(self, connection: sqlite3.Connection) -> int:
+        """Gives some free pages back to the file system; how many are left."""
+        for _ in range(min(PAGES, _free_pages(connection))):
+            connection.execute("PRAGMA incremental_vacuum(1)")  # Python takes one step of it
+        return _free_pages(connection)
 
     def remove(self, numbers: Sequence[int], connection: sqlite3.Connection) -> None:
         """Removes rows; those that are being read disappear from look-ups and go later."""
         if not numbers:
             return
-        used, asked = self._count(connection), _times(len(numbers), "?")
+        asked = _times(len(numbers), "?")
         rows = connection.execute(
             f"SELECT id, tenant, cost, key FROM entries WHERE state = 1 AND id IN ({asked})",  # noqa: S608
             numbers,
-        ).fetchall()
+        )
+        self._remove(rows.fetchall(), connection)
+
+    def _remove(
+        self, rows: Sequence[tuple[int, str, int, bytes]], connection: sqlite3.Connection
+    ) -> None:
+        used = self._count(connection)
         for _number, tenant, cost, key in rows:
             used[tenant] -= cost
             self._gone.append(key)
@@ -201,7 +232,8 @@ class Writer:
         if doomed:
             query = f"UPDATE entries SET state = 2 WHERE id IN ({_times(len(doomed), '?')})"  # noqa: S608
             connection.execute(query, doomed)
-        delete([row[0] for row in rows if row[0] not in doomed], connection)
+        gone = set(doomed)
+        delete([row[0] for row in rows if row[0] not in gone], connection)
 
     def _bury(self, connection: sqlite3.Connection) -> None:
         for number in self._pins.released():
@@ -269,6 +301,11 @@ def delete(numbers: Sequence[int], connection: sqlite3.Connection) -> None:
     if numbers:
         query = f"DELETE FROM entries WHERE id IN ({_times(len(numbers), '?')})"  # noqa: S608
         connection.execute(query, numbers)
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return number
 
 
 def _without_repeats(batch: Sequence[Waiting]) -> Iterator[list[Waiting]]:

@@ -46,7 +46,7 @@ class Cache:
         self.told: asyncio.Queue[int] = asyncio.Queue()
         self.works = False
 
-    async def apply_purges(self, purges: tuple[Purge, ...]) -> None:
+    def apply_purges(self, purges: tuple[Purge, ...]) -> None:
         if not self.works:
             self.works = True
             raise VaultError("not now")

@@ -459,11 +459,11 @@ async def test_a_purge_ends_what_was_stored(opened: Any) -> None:
         await bench.get()
         await bench.landed()
         purge = Purge(NOW, "default", "openai")
-        await bench.cache.apply_purges((purge,))
+        await bench.cache.purge(purge)
         assert (await bench.cache.stats()).entries == 0
         bench.clock.advance(1)
         assert not (await bench.get()).hit
-        await bench.cache.apply_purges((purge,))
+        await bench.cache.purge(purge)
         assert (await bench.get()).hit
 
 
@@ -471,7 +471,7 @@ async def test_a_purge_of_others_leaves_the_answer(opened: Any) -> None:
     """By tenant and service."""
     async with opened(Reply()) as bench:
         await bench.get()
-        await bench.cache.apply_purges((Purge(NOW, "other", None), Purge(NOW, None, "groq")))
+        bench.cache.apply_purges((Purge(NOW, "other", None), Purge(NOW, None, "groq")))
         assert (await bench.get()).hit
 
 
@@ -513,8 +513,8 @@ async def test_a_purge_by_a_clock_that_runs_ahead_is_told_once(
     """Until then it ends what comes: an answer may be of the same clock. Why, the log says."""
     async with opened() as bench:
         ahead = Purge(NOW + 3600, "default", None)
-        await bench.cache.apply_purges((Purge(NOW + 1, "default", None), ahead))
-        await bench.cache.apply_purges((ahead,))
+        bench.cache.apply_purges((Purge(NOW + 1, "default", None), ahead))
+        bench.cache.apply_purges((ahead,))
     assert [line[:22] for line in caplog.messages] == ["a purge is 3600 s ahea"]
 
 
@@ -533,6 +533,31 @@ async def test_what_a_purge_could_not_delete_is_over_all_the_same(
         await bench.cache.purge(Purge(NOW + 1, None, None))
         answer = await bench.get()
         assert (answer.hit, answer.body) == (False, b"new")
+
+
+async def test_nobody_waits_until_the_store_has_let_purged_answers_go(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are over at once, whatever their number; one purge goes after the other, and a stop
+    leaves the rest to the next start."""
+    begun, go_on, forever = list[Purge](), asyncio.Event(), asyncio.Event()
+    purges = Purge(NOW + 1, "default", None), Purge(NOW + 1, None, "openai")
+
+    async def removes(purge: Purge) -> None:
+        begun.append(purge)
+        await (go_on if len(begun) == 1 else forever).wait()
+
+    async with opened(Reply(chunks=(b"old",)), Reply(chunks=(b"new",))) as bench:
+        await bench.get(a_call(body=Body(b"another")))
+        await bench.landed()
+        monkeypatch.setattr(bench.store, "purge", removes)
+        bench.clock.advance(2)
+        bench.cache.apply_purges(purges)
+        assert (await bench.get(a_call(body=Body(b"another")))).body == b"new"
+        assert begun == [purges[0]]
+        go_on.set()
+        await until(lambda: begun == list(purges))
+        assert (await bench.get(a_call(body=Body(b"another")))).hit
 
 
 # A store that fails.

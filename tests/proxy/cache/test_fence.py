@@ -283,7 +283,7 @@ async def test_what_was_asked_before_a_purge_is_nobodys_answer_however_late_it_i
         other = two[1].bench.begin()
         (await two[1].bench.upstream.next()).play(Reply(chunks=(b"new",)))
         assert (await other).body == b"new"
-        await two[0].bench.cache.apply_purges((purge,))
+        two[0].bench.cache.apply_purges((purge,))
         await two.landed()
         assert (await two[0].bench.get()).body == b"new"
         assert two.sent == [1, 1]

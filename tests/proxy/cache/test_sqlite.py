@@ -29,7 +29,7 @@ from proxy.cache.policy import CacheSettings
 from proxy.cache.row import CHUNK
 from proxy.cache.schema import read_stats
 from proxy.cache.sqlite import SqliteStore
-from proxy.cache.writer import BATCH, TOUCHES
+from proxy.cache.writer import BATCH, STEP, TOUCHES
 from proxy.errors import UpstreamIncomplete
 from tests.proxy.cache.conftest import NOW, a_sealer, until
 from tests.proxy.cache.stores import (
@@ -352,6 +352,46 @@ async def test_a_purge_removes_what_it_covers(tmp_path: Path, purge: Purge, left
         await put(store, b"d", requested_at=NOW + 1)
         await store.purge(purge)
         assert (await store.stats()).entries == left
+
+
+async def test_a_purge_goes_through_the_rows_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each looks at the next ones, whatever goes of them; the disk has its room back at the end."""
+    monkeypatch.setattr("proxy.cache.writer.PAGES", 8)
+    async with on_disk(tmp_path) as store:
+        mine = (put(store, b"%d" % number, bytes(99)) for number in range(STEP))
+        others = (put(store, b"o%d" % number, tenant="u") for number in range(STEP))
+        await asyncio.gather(*(one for pair in zip(mine, others, strict=True) for one in pair))
+        before, steps = rows(tmp_path, "PRAGMA page_count"), list[int]()
+        real = store._writer.remove_covered
+
+        def noted(purge: Purge, after: int, connection: sqlite3.Connection) -> int | None:
+            steps.append(after)
+            return real(purge, after, connection)
+
+        monkeypatch.setattr(store._writer, "remove_covered", noted)
+        await store.purge(Purge(NOW, "t", None))
+        assert (await store.stats()).entries == STEP
+        assert steps == [0, STEP, 2 * STEP]
+        await store.purge(Purge(NOW, None, None))
+        assert rows(tmp_path, "SELECT COUNT(*) FROM chunks") == [(0,)]
+        assert rows(tmp_path, "PRAGMA freelist_count") == [(0,)]
+        assert rows(tmp_path, "PRAGMA page_count")[0][0] < before[0][0] // 4
+
+
+async def test_a_file_that_cant_shrink_is_left_as_large_as_it_is(tmp_path: Path) -> None:
+    """As others may have made it."""
+    path = tmp_path / "cache.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in schema.TABLES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+    async with on_disk(tmp_path) as store:
+        await asyncio.gather(*(put(store, b"%d" % number, bytes(999)) for number in range(99)))
+        await store.purge(Purge(NOW, None, None))
+        assert rows(tmp_path, "PRAGMA freelist_count")[0][0] > 0
+        assert (await store.stats()).entries == 0
 
 
 async def test_what_is_being_read_stays_readable(tmp_path: Path) -> None:
