@@ -34,14 +34,16 @@ SILENCE_SECONDS: Final = 1.0
 """After so long without a word to a listener Redis is asked whether it is there."""
 
 AT_ONCE: Final = 16
-"""Commands under way, each on a connection: more make no answer come sooner. Whoever is too many
-waits, within the deadline."""
+"""Commands under way, each on a connection: whoever is too many waits, within the deadline."""
 
 READ_OCTETS: Final = 1 << 19
 """At once: a chunk of a stored answer in few steps."""
 
 KNOCK_SECONDS: Final = 0.3
 """For one node of several to answer: so that another is asked within the deadline."""
+
+HALF_THERE: Final = frozenset({"ReadOnlyError", "BusyLoadingError", "MasterDownError"})
+"""Who says so answers some commands all the same: a write tells whether that is over."""
 
 _log = logging.getLogger("keyrelay.engine")
 
@@ -77,7 +79,7 @@ class Engine:
         self._ask_at = 0.0
         self._asking = False
         self._back: list[Callable[[], None]] = []
-        self._read_only = False
+        self._half_there = False
         self.up = True
         self.refuses = False
         self.failures = 0
@@ -108,7 +110,7 @@ class Engine:
         try:
             async with asyncio.timeout(seconds), self._turns:
                 asked = True
-                if self._read_only and probing:  # who only reads, or asks for a sign, saw nothing
+                if self._half_there and probing:  # who only reads, or asks for a sign, saw nothing
                     await client.set(self.key("engine", "probe"), b"", px=1000)
                 found = await ask(client)
         except Exception as error:
@@ -116,7 +118,7 @@ class Engine:
         finally:
             if probing:
                 self._asking = False
-        if not self.up and (probing or not self._read_only):
+        if not self.up and (probing or not self._half_there):
             self._returned()
         return found
 
@@ -186,7 +188,7 @@ class Engine:
             await subscription.aclose()
 
     async def _next(self, subscription: Any) -> tuple[bytes, bytes, bytes]:
-        told = await _heard(subscription)
+        told = await _heard(subscription, SILENCE_SECONDS)
         if told is None:
             if not self.up:
                 raise Gone("Redis does not answer")
@@ -223,14 +225,14 @@ class Engine:
         if isinstance(gone, Refused):
             return gone
         self._ask_at = self._clock.monotonic() + PAUSE_SECONDS
-        self._read_only = self._read_only or type(error).__name__ == "ReadOnlyError"
+        self._half_there = self._half_there or type(error).__name__ in HALF_THERE
         if self.up:
             self.up = False
             _log.error("Redis at %s can't be used now: %s", self.place.described, _kind(error))
         return gone
 
     def _returned(self) -> None:
-        self.up, self._read_only = True, False
+        self.up, self._half_there = True, False
         _log.warning("Redis at %s answers again", self.place.described)
         for act in self._back:
             act()
@@ -286,11 +288,11 @@ def _read(client: Any, words: Words, answer: Any) -> Any:
     return answer if read is None or isinstance(answer, Exception) else read(answer)
 
 
-async def _heard(subscription: Any) -> list[Any] | None:
+async def _heard(subscription: Any, seconds: float) -> list[Any] | None:
     """Its next word as it came, which costs a third of what it does to have it read by redis-py;
     None: there was none for a while. A connection that is lost is not made again."""
     told: list[Any] | None = await subscription.connection.read_response(
-        timeout=SILENCE_SECONDS, disconnect_on_error=False
+        timeout=seconds, disconnect_on_error=False
     )
     return told
 
@@ -299,7 +301,7 @@ async def _sign(subscription: Any) -> list[Any] | None:
     """Its next word, asked for by a PING; who can't write a dump refuses that, and is there."""
     await subscription.ping()
     try:
-        return await _heard(subscription)
+        return await _heard(subscription, DEADLINE_SECONDS)
     except Exception as error:
         if not _is_an_answer(error):
             raise

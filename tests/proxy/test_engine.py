@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -183,6 +184,43 @@ async def test_a_replica_is_asked_with_a_write_whether_it_is_the_master_again(
     assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
+async def test_one_that_reads_its_data_is_not_there_before_it_has(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meanwhile it takes what is said to others, and that is no answer: the log doesn't flap."""
+    with redis_running() as running:
+        fill = "for i = 1, 3000 do redis.call('SET', 'k' .. i, string.rep('x', 100)) end"
+        running.say("eval", fill, "0")
+        running.say("config", "set", "rdbcompression", "no")
+        running.say("save")
+        running.kill()
+        running.command += ["--key-load-delay", "10000"]
+        running.command += ["--loading-process-events-interval-bytes", "1024"]
+        running.start_again()
+        until(lambda: said(running, "ping").startswith("LOADING"))
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        for _ in range(3):
+            with pytest.raises(Gone, match=r"BusyLoadingError \(it reads its data"):
+                await engine.run(lambda client: client.get("k1"))
+            clock.advance(PAUSE_SECONDS)
+            with pytest.raises(Gone, match="BusyLoadingError"):
+                await engine.run(lambda client: client.publish("news", b"a word"))
+            clock.advance(PAUSE_SECONDS)
+        running.say("config", "set", "key-load-delay", "0")
+        until(lambda: said(running, "ping") == "PONG")
+        assert await engine.run(lambda client: client.exists("k1"))
+        await engine.aclose()
+    assert engine.up
+    assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+def said(running: RunningRedis, word: str) -> str:
+    """Nothing, as long as it is not there."""
+    with suppress(subprocess.CalledProcessError):
+        return running.say(word)
+    return ""
+
+
 async def test_a_right_that_a_script_lacks_is_named_too(clock: FakeClock) -> None:
     """Redis says that in other words."""
     with redis_running() as running:
@@ -200,6 +238,7 @@ async def test_what_is_said_is_heard_where_nothing_can_be_written(
 ) -> None:
     """One that can't write its dump takes neither writes nor a PING, and tells what others say."""
     monkeypatch.setattr(engine_room, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(engine_room, "DEADLINE_SECONDS", 30.0)
     with redis_running() as running:
         engine = Engine(Place.of(running.url), "keyrelay-test", clock)
         cannot_dump(running)
@@ -216,6 +255,7 @@ async def test_what_is_said_is_heard_where_nothing_can_be_written(
         with pytest.raises(Refused, match=r"ResponseError \(it can't write its dump"):
             await engine.run(lambda client: client.set("k", b""))
         await engine.aclose()
+        running.say("config", "set", "save", "")  # it would not end without a dump
 
 
 def cannot_dump(running: RunningRedis) -> None:
