@@ -13,6 +13,7 @@ import contextlib
 import math
 import os
 import re
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -27,8 +28,10 @@ from tests.attack.kind import p99
 from tests.attack.outcome import Outcome
 from tests.attack.swarm import LARGE, MANNERS, SMALL
 from tests.support.caller import call
+from tests.support.certificates import trusting, write_pair
 from tests.support.origin import Exchange, Handler, Origin
 from tests.support.process import Served, environment, keyrelay, served
+from tests.support.team import children
 
 CALLERS: Final = 1000
 ALONE_SECONDS: Final = 10.0
@@ -48,6 +51,8 @@ DEADLINES: Final[Mapping[str, float]] = {
     "drip bodies": 5 + Waits().body,
     "read nothing": Waits().answer,
     "call all at once": 0.0,
+    "agree on nothing": Waits().header,
+    "half agree": Waits().header,
 }
 """Seconds that a server gives to each manner."""
 
@@ -94,9 +99,19 @@ class Figures:
         )
 
     @property
+    def manners(self) -> list[str]:
+        """Of the crowd, each as often."""
+        return [self.name]
+
+    @property
     def allowed(self) -> float:
         """Seconds until the last connection is to be gone."""
-        return DEADLINES[self.name] + SPARE_SECONDS
+        return max(DEADLINES[name] for name in self.manners) + SPARE_SECONDS
+
+    @property
+    def goes(self) -> bool:
+        """Whether the whole crowd sees its end."""
+        return ENDED_BY_US.isdisjoint(self.manners)
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -115,12 +130,19 @@ class Figures:
 
 @dataclass
 class Ground:
-    """A server of its own, the token of the others and that of the kind, and what is kept there."""
+    """A server of its own, the token of the others and that of the kind, and what is kept there.
+    `tls`: what a caller needs, if it speaks TLS."""
 
     up: Served
     token: str
     kind: str
     data: Path
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def processes(self) -> list[int]:
+        """Of the server: itself, and what it has started."""
+        return [self.up.process.pid, *(pid for _, _, pid in children(self.up.process.pid))]
 
     @property
     def credential(self) -> tuple[str, str]:
@@ -128,19 +150,18 @@ class Ground:
         return ("X-Relay-Token", self.token)
 
     def resident(self) -> float:
-        """MiB."""
-        status = Path(f"/proc/{self.up.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+        """MiB, of all processes."""
+        status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in self.processes)
+        return sum(map(int, re.findall(r"VmRSS:\s+(\d+)", status))) / 1024
 
     def handles(self) -> int:
-        """Open files and sockets."""
-        return len(list(Path(f"/proc/{self.up.process.pid}/fd").iterdir()))
+        """Open files and sockets, of all processes."""
+        return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.processes)
 
     async def connections(self) -> float:
         """What the server counts, without the one that asks."""
-        answer = await call(
-            self.up.url, "GET", "/metrics", ("Authorization", f"Bearer {self.token}")
-        )
+        bearer = ("Authorization", f"Bearer {self.token}")
+        answer = await call(self.up.url, "GET", "/metrics", bearer, tls=self.tls)
         found = re.findall(r"^keyrelay_connections (\S+)", answer.body.decode(), re.MULTILINE)
         return float(found[0]) - 1
 
@@ -152,7 +173,9 @@ async def answer(exchange: Exchange) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ground(answer: Handler = answer, settings: str = "") -> AsyncIterator[Ground]:
+async def ground(
+    answer: Handler = answer, settings: str = "", workers: int = 1, secured: bool = False
+) -> AsyncIterator[Ground]:
     """With a small and a large answer kept. `settings`: more lines of keys.yaml."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -163,13 +186,24 @@ async def ground(answer: Handler = answer, settings: str = "") -> AsyncIterator[
                 f"services: {{openai: {{origin: '{origin.url}'}}}}\n{KEYS}"
                 f"server: {{log_level: warning}}\n{settings}"
             )
-            async with served(data, KEY=KEY) as up:
-                here = Ground(up, await _issued(data, "default"), await _issued(data, "kind"), data)
-                for token, target in ((here.token, SMALL), (here.token, LARGE), (here.kind, SMALL)):
-                    for _ in range(2):
-                        kept = await call(up.url, "GET", target, ("X-Relay-Token", token))
-                        assert kept.status == 200, kept.body
+            pair = write_pair(data) if secured else None
+            words = ["--workers", str(workers)]
+            words += (
+                [] if pair is None else ["--tls-cert", str(pair.chain), "--tls-key", str(pair.key)]
+            )
+            async with served(data, *words, KEY=KEY) as up:
+                tokens = await _issued(data, "default"), await _issued(data, "kind")
+                here = Ground(up, *tokens, data, trusting(pair) if pair else None)
+                await _fill(here)
                 yield here
+
+
+async def _fill(here: Ground) -> None:
+    for token, target in ((here.token, SMALL), (here.token, LARGE), (here.kind, SMALL)):
+        for _ in range(2):
+            field = ("X-Relay-Token", token)
+            kept = await call(here.up.url, "GET", target, field, tls=here.tls)
+            assert kept.status == 200, kept.body
 
 
 async def _issued(data: Path, tenant: str) -> str:
@@ -183,14 +217,16 @@ async def be_kind(here: Ground, until: asyncio.Event, memory: list[float]) -> li
     def look() -> None:
         memory.append(here.resident())
 
-    return await kind.be_kind(here.up.url, here.kind, until, look)
+    return await kind.be_kind(here.up.url, here.kind, until, look, here.tls)
 
 
-async def attack(here: Ground, name: str, callers: int) -> Figures:
-    """One manner, from its first connection until none is left."""
-    found, done = Figures(name, callers), asyncio.Event()
+async def attack(
+    here: Ground, found: Figures, alone: float = ALONE_SECONDS, settled: float = SETTLED_SECONDS
+) -> Figures:
+    """From the first connection of a crowd until none is left."""
+    done = asyncio.Event()
     calls = asyncio.create_task(be_kind(here, done, []))
-    for _ in range(int(ALONE_SECONDS / LOOK_SECONDS)):
+    for _ in range(int(alone / LOOK_SECONDS)):
         await here.connections()
         await asyncio.sleep(LOOK_SECONDS)
     done.set()
@@ -198,12 +234,13 @@ async def attack(here: Ground, name: str, callers: int) -> Figures:
     done = asyncio.Event()
     found.memory.append(here.resident())
     calls = asyncio.create_task(be_kind(here, done, found.memory))
-    words = ("-m", "tests.attack.swarm", name, here.up.url, here.token, str(callers))
+    crowd = ("+".join(found.manners), here.up.url, here.token, str(found.callers))
+    words = ("-m", "tests.attack.swarm", *crowd)
     swarm = await asyncio.create_subprocess_exec(
         sys.executable, *words, env=environment(), preexec_fn=lambda: os.nice(NICE)
     )
     try:
-        found.seconds = await until_closed(here, swarm, callers / 2, name not in ENDED_BY_US)
+        found.seconds = await until_closed(here, swarm, found.callers / 2, found.goes)
     finally:
         if swarm.returncode is None:
             swarm.kill()
@@ -211,7 +248,7 @@ async def attack(here: Ground, name: str, callers: int) -> Figures:
         done.set()
         took = await calls
     found.beside, found.calls = p99(took), len(took)
-    await asyncio.sleep(SETTLED_SECONDS)
+    await asyncio.sleep(settled)
     found.memory.append(here.resident())
     return found
 
@@ -235,6 +272,7 @@ async def until_closed(
 async def outcomes(callers: int = CALLERS) -> AsyncIterator[Outcome]:
     """Every manner in turn."""
     async with ground() as here:
-        await attack(here, "call all at once", callers)  # what a first crowd leaves is left once
+        first = Figures("call all at once", callers)  # what a first crowd leaves is left once
+        await attack(here, first)
         for name in MANNERS:
-            yield (await attack(here, name, callers)).outcome
+            yield (await attack(here, Figures(name, callers))).outcome

@@ -70,6 +70,20 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "broken": Campaign(
         "10", "broken", {"transfers": 100_000, "bombs": 1000}, {"transfers": 500, "bombs": 5}
     ),
+    "workers": Campaign(
+        "9, 10",
+        "workers",
+        {"kills": 28, "callers": 1000, "seconds": 45},
+        {
+            "kills": 4,
+            "callers": 20,
+            "seconds": 1,
+            "longest": 0.5,
+            "bound": 60,
+            "quiet": 0,
+            "every": 0,
+        },
+    ),
     "shelves": Campaign(
         "9",
         "shelves",

@@ -391,12 +391,13 @@ async def answer(exchange: Exchange) -> None:
 
 @dataclass
 class Town:
-    """What callers of a server know. `stored`: when a call's answer, whole and marked as stored,
-    was there; `kept`: calls whose answers a restarted server gave."""
+    """What callers of a server know. `stored`: when a call was begun whose answer was whole and
+    marked as stored, and when that was there; `kept`: calls whose answers a restarted server
+    gave."""
 
     credential: tuple[str, str]
     next_one: int = 1
-    stored: dict[int, float] = field(default_factory=dict)
+    stored: dict[int, tuple[float, float]] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
 
     async def load(self, up: Served) -> None:
@@ -405,6 +406,7 @@ class Town:
             async with await Caller.connect(up.url) as caller:
                 while True:
                     number, self.next_one = self.next_one, self.next_one + 1
+                    began = perf_counter()
                     await caller.request("GET", path_of(number, UNTIL), self.credential)
                     got = await caller.answer()
                     if not got.complete:
@@ -412,15 +414,16 @@ class Town:
                     assert got.status == 200, got.body
                     assert got.body == expected(f"/{number}")
                     if "stored" in (got.header("cache-status") or ""):
-                        self.stored[number] = perf_counter()
+                        self.stored[number] = began, perf_counter()
 
     async def greet(self, up: Served) -> None:
         """The first call of all."""
         found = await call(up.url, "GET", path_of(0, UNTIL), self.credential)
         assert found.body == expected("/0")
 
-    async def look(self, up: Served, died: float, figures: Figures) -> None:
-        """Asks for what was stored: all of the last life, and some of what was found before."""
+    async def look(self, up: Served, died: Iterable[float], figures: Figures) -> None:
+        """Asks for what was stored: all of the last life, and some of what was found before.
+        `died`: when a process did, which may take what it had stored just then."""
         newest = sorted(set(self.stored) - self.kept)[-150:]
         older = random.sample(sorted(self.kept), min(50, len(self.kept)))
         async with await Caller.connect(up.url) as caller:
@@ -430,11 +433,23 @@ class Town:
                 if got.body != expected(f"/{number}") or not got.complete:
                     figures.fault("wrong", "answer", f"{number}")
                 hit = "; hit" in (got.header("cache-status") or "")
-                if not hit and (number in self.kept or died - self.stored[number] > SETTLED):
-                    figures.fault("lost", "answer", f"{number}")
+                if not hit and (number in self.kept or self.is_settled(number, died)):
+                    figures.fault("lost", "answer", f"{number}; {self.when(number, died)}")
                 if hit:
                     self.kept.add(number)
         self.stored = {}
+
+    def when(self, number: int, died: Iterable[float]) -> str:
+        """When it was there, beside the deaths, in words."""
+        if number in self.kept:
+            return "found before"
+        began, ended = (", ".join(f"{at - one:+.2f}" for one in died) for at in self.stored[number])
+        return f"begun {began} and there {ended} s from the deaths"
+
+    def is_settled(self, number: int, died: Iterable[float]) -> bool:
+        """Whether nobody died while it was on its way to the disk."""
+        began, ended = self.stored[number]
+        return not any(began <= at <= ended + SETTLED for at in died)
 
 
 def path_of(number: int, until: int) -> str:
@@ -443,8 +458,8 @@ def path_of(number: int, until: int) -> str:
 
 
 @asynccontextmanager
-async def town() -> AsyncIterator[tuple[Path, Town]]:
-    """A data directory, an upstream, and a token."""
+async def town(*role: str) -> AsyncIterator[tuple[Path, Town]]:
+    """A data directory, an upstream, and a token. `role`: as options of `token issue`."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         data.mkdir(mode=0o700)
@@ -455,15 +470,17 @@ async def town() -> AsyncIterator[tuple[Path, Town]]:
                 "server: {log_level: warning}\n"
             )
             await command(data, "init", KEY=KEY)
-            issued = await command(data, "token", "issue", "one", KEY=KEY)
+            issued = await command(data, "token", "issue", "one", *role, KEY=KEY)
             yield data, Town(("X-Relay-Token", issued.out.strip()))
 
 
 @asynccontextmanager
-async def greeted(data: Path, callers: Town, starts: list[float]) -> AsyncIterator[Served]:
+async def greeted(
+    data: Path, callers: Town, starts: list[float], *options: str
+) -> AsyncIterator[Served]:
     """A server, once it has answered; how many seconds that took."""
     began = perf_counter()
-    async with served(data, KEY=KEY) as up:
+    async with served(data, *options, KEY=KEY) as up:
         await callers.greet(up)
         starts.append(perf_counter() - began)
         yield up
@@ -485,7 +502,7 @@ async def kill_servers(kills: int, longest: float, bound: float) -> Figures:
             for name in ("vault.db", "cache.db", "usage.db"):
                 look_at(data / name, figures)
             async with greeted(data, callers, figures.starts) as up:
-                await callers.look(up, died, figures)
+                await callers.look(up, [died], figures)
         figures.acts = len(callers.kept)
     return figures
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Callable
@@ -50,11 +51,15 @@ def broken_promises(alone: float, beside: float, before: float, after: float) ->
 
 
 async def be_kind(
-    url: str, token: str, until: asyncio.Event, after_each: Callable[[], object]
+    url: str,
+    token: str,
+    until: asyncio.Event,
+    after_each: Callable[[], object],
+    tls: ssl.SSLContext | None = None,
 ) -> list[float]:
     """Call after call on one connection; milliseconds of each."""
     took = []
-    async with await Caller.connect(url, address=ADDRESS) as caller:
+    async with await Caller.connect(url, tls, ADDRESS) as caller:
         while not until.is_set():
             began = perf_counter()
             await caller.request("GET", SMALL, ("X-Relay-Token", token))

@@ -81,9 +81,10 @@ def slope_of(samples: Sequence[Sample]) -> float:
 class Soak:
     """The load on one server, and what is seen of it."""
 
-    def __init__(self, here: Ground, seconds: float) -> None:
+    def __init__(self, here: Ground, seconds: float, quiet: float = QUIET_SECONDS) -> None:
         self._here = here
         self._seconds = seconds
+        self._quiet_seconds = quiet
         self._began = monotonic()
         self.samples: list[Sample] = []
         self.done: Counter[str] = Counter()
@@ -127,7 +128,7 @@ class Soak:
 
     async def _quiet(self) -> Sample:
         """Waits for what is closed late, no longer than that may take."""
-        until = monotonic() + QUIET_SECONDS
+        until = monotonic() + self._quiet_seconds
         while (now := self.sample()).handles > self.samples[0].handles and monotonic() < until:
             await asyncio.sleep(0.5)
         return now
@@ -136,17 +137,20 @@ class Soak:
 async def outcomes(seconds: float = 600.0) -> AsyncIterator[Outcome]:
     """One row."""
     async with ground(Upstream(), SETTINGS) as here:
-        soak = Soak(here, seconds)
-        rest = await soak.go()
+        yield await soaked(Soak(here, seconds), f"soak of {seconds:,.0f} s")
+
+
+async def soaked(soak: Soak, name: str) -> Outcome:
+    """What comes of it."""
+    rest = await soak.go()
     found = judge(soak.samples, rest)
     told = (
         f"{found.early:.0f} MiB early, {found.late:.0f} late ({found.slope:+.1f} MiB/h); "
         f"{soak.samples[0].handles} handles before, {rest.handles} after; "
         f"{soak.done['revoke']} tokens revoked, {soak.done['reload']} reloads"
     )
-    name = f"soak of {seconds:,.0f} s"
     calls = soak.done.total()
-    yield Outcome(name, calls, "mixed calls", len(found.faults), told, found.faults)
+    return Outcome(name, calls, "mixed calls", len(found.faults), told, found.faults)
 
 
 async def main(seconds: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,33 @@ MANNERS: Final[Mapping[str, Manner]] = {
 }
 
 
+async def half_agree(caller: Caller, place: Place) -> None:
+    """On TLS: the half of a first word."""
+    there = ssl.MemoryBIO()
+    layer = trusting_all().wrap_bio(ssl.MemoryBIO(), there)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        layer.do_handshake()
+    await caller.send(there.read()[:100])
+    await caller.reader.read()
+
+
+SECURED: Final[Mapping[str, Manner]] = {
+    **MANNERS,
+    "agree on nothing": say_nothing,
+    "half agree": half_agree,
+}
+"""Where a server speaks TLS; the last two before it is agreed."""
+
+WITHOUT: Final = SECURED.keys() - MANNERS.keys()
+
+
+def trusting_all() -> ssl.SSLContext:
+    """Whoever is not kind doesn't look at certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 async def _drip(caller: Caller, place: Place, octets: bytes) -> None:
     ended = asyncio.create_task(caller.reader.read())
     while not (await asyncio.wait([ended], timeout=place.pause))[0]:
@@ -88,17 +116,26 @@ async def swarm(place: Place, manner: Manner, how_many: int) -> None:
     await asyncio.gather(*(_one(place, manner) for _ in range(how_many)))
 
 
-async def _one(place: Place, manner: Manner) -> None:
+async def _one(place: Place, manner: Manner, tls: ssl.SSLContext | None = None) -> None:
     parts = urlsplit(place.url)
-    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
         try:
             await manner(Caller(reader, writer), place)
         finally:
             writer.transport.abort()
 
 
+async def mixed(place: Place, names: list[str], how_many: int) -> None:
+    """As many of each."""
+    tls = trusting_all() if place.url.startswith("https:") else None
+    async with asyncio.TaskGroup() as group:
+        for number in range(how_many):
+            name = names[number % len(names)]
+            group.create_task(_one(place, SECURED[name], None if name in WITHOUT else tls))
+
+
 if __name__ == "__main__":
     take_handles()
-    name, url, token, count = sys.argv[1:]
-    asyncio.run(swarm(Place(url, token), MANNERS[name], int(count)))
+    some, url, token, count = sys.argv[1:]
+    asyncio.run(mixed(Place(url, token), some.split("+"), int(count)))

@@ -123,9 +123,14 @@ class Caller:
 
 
 async def call(
-    url: str, method: str, target: str, *headers: tuple[str, str], body: bytes | None = None
+    url: str,
+    method: str,
+    target: str,
+    *headers: tuple[str, str],
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Answered:
     """One request on a connection of its own."""
-    async with await Caller.connect(url) as caller:
+    async with await Caller.connect(url, tls) as caller:
         await caller.request(method, target, *headers, body=body)
         return await caller.answer(method)

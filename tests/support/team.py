@@ -58,7 +58,7 @@ class Team:
 
     def children(self) -> list[tuple[int, int, int]]:
         """The processes below the supervisor, oldest first: the coordinator, then workers."""
-        return sorted(one for one in map(_child, _processes()) if one[0] == self.up.process.pid)
+        return children(self.up.process.pid)
 
     def pids(self) -> list[int]:
         """The same, by number alone."""
@@ -82,6 +82,11 @@ class Team:
 def worker_of(answer: Answered) -> str:
     """Which process answered."""
     return (answer.header("x-relay-request-id") or answer.header("x-request-id") or "")[:20]
+
+
+def children(parent: int) -> list[tuple[int, int, int]]:
+    """Parent, start and number of the processes below it, oldest first."""
+    return sorted(one for one in map(_child, _processes()) if one[0] == parent)
 
 
 def _processes() -> list[int]:
