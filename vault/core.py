@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,11 +16,15 @@ from vault.chain import State, authentic, judge_seal, seal_of
 from vault.datakeys import FINGERPRINTS, DataKeys
 from vault.declared import Declarations
 from vault.errors import RolledBack, StoreUnavailable
-from vault.lookups import Lookups
+from vault.held import Roll
+from vault.lookups import Bounded, Lookups
 from vault.register import EMPTY, Register
 from vault.registering import Book, read
 from vault.sealing import DataKey, KeyedHasher
 from vault.store import Store, bump, hold, put_state, state_in, write_state
+
+_ROLLS: Final = 16
+"""Tenants of many keys, whose rolls are kept; some 2 MB of memory for 5,000."""
 
 
 class Clock(Protocol):
@@ -35,7 +39,8 @@ class Moment:
     """What everybody who works on one open vault sees, whoever they are."""
 
     __slots__ = (
-        "anchor", "declared", "hasher", "late", "point", "refused", "register", "run", "seen",
+        "anchor", "declared", "hasher", "late", "point", "refused", "register", "rolls", "run",
+        "seen",
     )  # fmt: skip
 
     def __init__(self, anchor: Anchor) -> None:
@@ -47,6 +52,7 @@ class Moment:
         self.run = secrets.token_hex(8)
         self.late = ""
         self.seen = Lookups()
+        self.rolls: Bounded[str, Roll] = Bounded(_ROLLS)
         self.declared = Declarations()
 
 
@@ -99,6 +105,11 @@ class Core:
     def seen(self) -> Lookups:
         """What was looked up since the last change."""
         return self._moment.seen
+
+    @property
+    def rolls(self) -> Bounded[str, Roll]:
+        """What tenants of many keys held, whatever was changed since."""
+        return self._moment.rolls
 
     @property
     def declared(self) -> Declarations:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import groupby
-from typing import Final
 
 from vault import keyrows, newkeys, places
 from vault.audit import Change
@@ -14,11 +12,9 @@ from vault.datakeys import KEYS
 from vault.errors import Invalid
 from vault.keyrows import StoredKey
 from vault.keys import Keys, check_new
-from vault.newkeys import Name, name_of, used_names
+from vault.newkeys import name_of, used_names
 from vault.records import Applied, Backend, Changes, Done, NewKey, Outcome
 from vault.sealing import KeyedHasher
-
-_FEW: Final = 64
 
 
 class _NothingToWrite(Exception):
@@ -65,7 +61,8 @@ class Importing:
     async def _outcomes(
         self, change: Change, changes: Changes, hasher: KeyedHasher, replace: bool
     ) -> tuple[Outcome, ...]:
-        held = await _held(change, changes.keys)
+        names = [name_of(key) for key in changes.keys]
+        held = {row.name: row async for row in keyrows.current_of(change.connection, names)}
         done = [
             await self._judged(change, held.get(name_of(key)), key, replace) for key in changes.keys
         ]
@@ -95,25 +92,13 @@ class Importing:
         if not new:
             return
         key = await self._core.data_keys.ensure(change, KEYS)
-        used = await used_names(change.connection)
+        used = await used_names(change.connection, [name_of(one) for one in new])
         for known, some in groupby(new, lambda one: name_of(one) in used):
             if not known:
                 await newkeys.add(change, list(some), key, hasher)
                 continue
             for one in some:
                 await self._keys.add(change, one, hasher)
-
-
-async def _held(change: Change, keys: Sequence[NewKey]) -> dict[Name, StoredKey]:
-    """What is there by these names; of many names all that their tenants hold is read at once."""
-    if len(keys) <= _FEW:
-        found = [await keyrows.current(change.connection, *name_of(key)) for key in keys]
-        rows = [row for row in found if row is not None]
-    else:
-        tenants = sorted({key.tenant for key in keys})
-        of_each = [await keyrows.all_current(change.connection, tenant) for tenant in tenants]
-        rows = [row for some in of_each for row in some]
-    return {(row.ref.tenant, row.ref.service, row.ref.alias): row for row in rows}
 
 
 async def _backend(change: Change, backend: Backend) -> Outcome:

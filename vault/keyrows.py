@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from vault.audit import Change
 from vault.errors import Unopenable
 from vault.records import KeyRecord, KeyRef, NewKey, Recognised
-from vault.register import Entry, Register, entry_of, words_of
+from vault.register import Entry, Register, entry_of
 from vault.sealing import DataKey, KeyedHasher, encode
 from vault.secret import Credential, Secret, octets_of
 from vault.tables import KEY_VERSIONS, KEYS
@@ -35,8 +35,11 @@ from vault.tables import KEY_VERSIONS, KEYS
 RETIRED_KEPT: Final = 86400.0
 """Seconds for which a rotated version is still recognised at most; whoever asks may take less."""
 
-_FEW: Final = 256
-"""Rows that are judged at once: some 20 ms, in which nobody else is answered."""
+Name = tuple[str, str, str]
+"""Tenant, service and alias."""
+
+_PART: Final = 500
+"""Names that one statement asks for."""
 
 _K: Final = KEYS.c
 _V: Final = KEY_VERSIONS.c
@@ -61,6 +64,7 @@ class StoredKey:
     fingerprint: bytes
     sealed: bytes | None = field(repr=False)
     entries: tuple[Entry, ...] = ()
+    added: int = 0
 
     def record(self) -> KeyRecord:
         """The key as a list shows it."""
@@ -77,6 +81,11 @@ class StoredKey:
     def known_to(self, register: Register | None) -> bool:
         """Whether its rows are as they were written last; None: there is no register yet."""
         return register is None or all(map(register.knows, self.entries))
+
+    @property
+    def name(self) -> Name:
+        """Whose key it is, and which."""
+        return self.ref.tenant, self.ref.service, self.ref.alias
 
     @property
     def described(self) -> str:
@@ -145,46 +154,30 @@ async def current(
     return _stored(row, row.version) if row is not None else None
 
 
-async def all_current(
-    connection: AsyncConnection, tenant: str | None, *, judged: bool = True
-) -> list[StoredKey]:
+async def current_of(
+    connection: AsyncConnection, names: Sequence[Name]
+) -> AsyncIterator[StoredKey]:
+    """The current versions of those that are live keys."""
+    for some in in_parts(names):
+        for row in await connection.execute(_current().where(among(some))):
+            yield stored(row)
+
+
+def among(names: Sequence[Name]) -> ColumnElement[bool]:
+    """Whether a name's row is one of these."""
+    return tuple_(_K.tenant, _K.service, _K.alias).in_(names)
+
+
+def in_parts(names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+    """No more at once than a statement takes."""
+    return (names[start : start + _PART] for start in range(0, len(names), _PART))
+
+
+async def all_current(connection: AsyncConnection, tenant: str | None) -> list[StoredKey]:
     """The current versions of one tenant's live keys or of all: the default first, then by age.
-
-    `judged`: with their entries, so that they can be.
-    """
-    rows = await connection.execute(_in_order(tenant))
-    return [_stored(row, row.version, judged) for row in rows]
-
-
-async def held(connection: AsyncConnection, tenant: str, register: Register) -> list[KeyRef]:
-    """A tenant's keys by service, the one to prefer first.
-
-    One whose rows are not as they were written, or gone, stands in front of all but a sound
-    default: opening it says so, and no other key is taken in its place. Many are judged in a
-    thread: whoever asks about others goes on meanwhile.
-    """
-    current = (await connection.execute(_in_order(tenant))).all()
-    resting = select(KEYS).where(_K.tenant == tenant, _K.live.is_not(True))
-    rest = (await connection.execute(resting)).all()
-    if len(current) + len(rest) <= _FEW:
-        return _ranked(tenant, register, current, rest)
-    return await asyncio.to_thread(_ranked, tenant, register, current, rest)
-
-
-def _ranked(
-    tenant: str, register: Register, current: Sequence[Row[Any]], rest: Sequence[Row[Any]]
-) -> list[KeyRef]:
-    rows = [_stored(row, row.version) for row in current]
-    ranked = [(1, row.ref) for row in rows if not row.known_to(register)]
-    ranked += [(2 - 2 * row.ref.default, row.ref) for row in rows if row.known_to(register)]
-    names = {row.entries[0].name for row in rows}
-    for row in rest:
-        entry = entry_of(KEYS.name, dict(row._mapping))
-        if register.knows(entry) and not row.live:
-            names.add(entry.name)
-    missing = map(words_of, sorted(set(register.named(KEYS.name, tenant)) - names))
-    ranked += [(1, KeyRef(tenant, service, alias, 0)) for _, _, service, alias in missing]
-    return [ref for _, ref in sorted(ranked, key=lambda pair: (pair[1].service, pair[0]))]
+    They can't be judged."""
+    rows = await connection.execute(in_order(tenant))
+    return [_stored(row, row.version, judged=False) for row in rows]
 
 
 async def with_fingerprint(
@@ -216,7 +209,18 @@ async def sealed_otherwise(
     return [_stored(row, row.own_version) for row in found]
 
 
-def _in_order(tenant: str | None) -> Select[Any]:
+def stored(row: Row[Any]) -> StoredKey:
+    """A row of `in_order`."""
+    return _stored(row, row.version)
+
+
+def resting() -> Select[Any]:
+    """The rows of names that are no keys, or no more."""
+    return select(KEYS).where(_K.live.is_not(True))
+
+
+def in_order(tenant: str | None) -> Select[Any]:
+    """The rows of a tenant's live keys, or of all: the default of a service first, then by age."""
     query = _current().order_by(_K.tenant, _K.service, _K.is_default.desc(), _K.added)
     return query if tenant is None else query.where(_K.tenant == tenant)
 
@@ -273,6 +277,7 @@ def _stored(row: Row[Any], version: int, judged: bool = True) -> StoredKey:
         # SQLite keeps any type in any column: what is no octets opens as a changed value.
         sealed=row.own_sealed if isinstance(row.own_sealed, bytes | None) else b"",
         entries=tuple(_entries(row)) if judged else (),
+        added=row.added,
     )
 
 

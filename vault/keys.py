@@ -80,7 +80,7 @@ class Keys:
         """Every key of one tenant or of all, masked; the file's first."""
         core = self._core
         async with core.reading() as connection:
-            rows = await keyrows.all_current(connection, tenant, judged=False)
+            rows = await keyrows.all_current(connection, tenant)
         stored = [
             replace(row.record(), ref=ref)
             for row in rows

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault import keyrows
 from vault.audit import Change
+from vault.keyrows import Name
 from vault.records import NewKey
 from vault.sealing import DataKey, KeyedHasher
 from vault.tables import KEY_VERSIONS, KEYS
-
-Name = tuple[str, str, str]
-"""Tenant, service and alias."""
 
 _K: Final = KEYS.c
 _V: Final = KEY_VERSIONS.c
@@ -26,12 +24,14 @@ def name_of(new: NewKey) -> Name:
     return new.tenant, new.service, new.alias
 
 
-async def used_names(connection: AsyncConnection) -> set[Name]:
-    """The names of which anything is there, if only what a removed key has left."""
+async def used_names(connection: AsyncConnection, names: Sequence[Name]) -> set[Name]:
+    """Those of which anything is there, if only what a removed key has left."""
     found = set[Name]()
-    for columns in ((_K.tenant, _K.service, _K.alias), (_V.tenant, _V.service, _V.alias)):
-        for tenant, service, alias in await connection.execute(select(*columns)):
-            found.add((tenant, service, alias))
+    for some in keyrows.in_parts(names):
+        for columns in ((_K.tenant, _K.service, _K.alias), (_V.tenant, _V.service, _V.alias)):
+            query = select(*columns).where(tuple_(*columns).in_(some))
+            for tenant, service, alias in await connection.execute(query):
+                found.add((tenant, service, alias))
     return found
 
 

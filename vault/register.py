@@ -8,7 +8,8 @@ back, taken out or exchanged unseen, and a change of one row costs one page.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
@@ -31,6 +32,7 @@ _OWNED_BY: Final[Mapping[str, tuple[str, ...]]] = {
 
 TABLES: Final = tuple(_OWNED_BY)
 _encoded: Final = json.JSONEncoder(default=repr).encode
+_BEHIND: Final = "\x7f"  # every name goes on with a character before it
 
 
 class Entry(NamedTuple):
@@ -64,27 +66,19 @@ def words_of(name: str) -> list[str]:
 
 
 class Page(dict[str, bytes]):
-    """Marks by names; never changed once it stands in a register, and its index so neither."""
+    """Marks by names; never changed once it stands in a register, and their order so neither."""
 
-    __slots__ = ("_owned",)
-    _owned: dict[str, dict[str, list[str]]]
+    __slots__ = ("_ordered",)
+    _ordered: list[str]
 
-    def names(self, table: str, owner: str | None) -> Iterator[str]:
+    def names(self, table: str, owner: str | None) -> Sequence[str]:
         """The names of a table, of one owner or of all."""
         try:
-            owned = self._owned
+            ordered = self._ordered
         except AttributeError:
-            owned = self._owned = self._indexed()
-        if owner is not None:
-            return iter(owned.get(table, {}).get(owner, ()))
-        return chain.from_iterable(owned.get(table, {}).values())
-
-    def _indexed(self) -> dict[str, dict[str, list[str]]]:
-        owned: dict[str, dict[str, list[str]]] = {}
-        for name in self:
-            table, owner, *_ = words_of(name)
-            owned.setdefault(table, {}).setdefault(owner, []).append(name)
-        return owned
+            ordered = self._ordered = sorted(self)
+        begin = name_of(table, *(() if owner is None else (owner,)))[:-1] + ", "
+        return ordered[bisect_left(ordered, begin) : bisect_left(ordered, begin + _BEHIND)]
 
 
 @dataclass(frozen=True, slots=True)

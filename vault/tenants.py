@@ -14,10 +14,11 @@ from vault import issued, keyrows, places
 from vault.audit import Change
 from vault.core import Core
 from vault.errors import Declared, NotThere
+from vault.held import held
 from vault.lookups import Lookups
 from vault.names import check_names
 from vault.records import Holdings, Purge
-from vault.register import Register, words_of
+from vault.register import words_of
 from vault.registering import entry_in
 from vault.tables import BACKENDS, KEYS, PURGES, TOKENS
 
@@ -70,10 +71,15 @@ class Tenants:
     async def _look_up(self, tenant: str, seen: Lookups) -> Holdings:
         async with self._core.reading() as connection:
             register = await self._core.register(connection)
-            stored = await _stored_holdings(connection, tenant, register)
-        held = self._core.declared.merge(stored)
-        seen.holdings.put(tenant, held)
-        return held
+            refs = await held(connection, tenant, register, self._core.rolls)
+            backends = await places.of_tenant(connection, tenant, register)
+        keys = {
+            service: tuple(some) for service, some in groupby(refs, key=lambda ref: ref.service)
+        }
+        stored = Holdings(tenant, keys, tuple(backends))
+        found = self._core.declared.merge(stored)
+        seen.holdings.put(tenant, found)
+        return found
 
     async def purge(self, purge: Purge) -> None:
         """Ends the answers stored up to a time."""
@@ -121,14 +127,6 @@ async def _stored_tenants(connection: AsyncConnection) -> set[str]:
         select(BACKENDS.c.tenant),
     )
     return set(await connection.scalars(owners))
-
-
-async def _stored_holdings(
-    connection: AsyncConnection, tenant: str, register: Register
-) -> Holdings:
-    refs = await keyrows.held(connection, tenant, register)
-    keys = {service: tuple(some) for service, some in groupby(refs, key=lambda ref: ref.service)}
-    return Holdings(tenant, keys, tuple(await places.of_tenant(connection, tenant, register)))
 
 
 async def _store_purge(change: Change, purge: Purge) -> None:

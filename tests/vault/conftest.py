@@ -24,6 +24,7 @@ ON_BOTH = frozenset(
     for name in (
         "audit",
         "declaring",
+        "held",
         "importing",
         "issued",
         "keys",

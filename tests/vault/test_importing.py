@@ -130,7 +130,7 @@ async def test_a_large_import_is_as_many_single_ones(vault: Vault) -> None:
     )
     before = len(await vault.audit())
     with pytest.MonkeyPatch.context() as few:
-        few.setattr("vault.importing._FEW", 3)
+        few.setattr("vault.keyrows._PART", 3)
         assert {one.done for one in (await vault.apply(Changes(keys))).outcomes} == {"added"}
         again = await vault.apply(Changes((*keys, new_key(SECOND, alias="first"))))
     assert not again.written

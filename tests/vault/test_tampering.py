@@ -10,7 +10,6 @@ from sqlalchemy import select, update
 
 from tests.vault.words import FIRST, SECOND, named, new_key, rows, touch_generation
 from vault import KeyRef, NewKey, NewToken, NotThere, Secret, Unopenable, Vault, keyrows
-from vault.keyrows import StoredKey
 from vault.tables import KEY_VERSIONS, TOKENS
 
 BOUND = ("sealed", "recognised_by", "masked", "hosts", "fingerprint")
@@ -105,9 +104,8 @@ async def test_every_octet_of_a_sealed_value_counts(vault: Vault, data: Path) ->
 
 async def _stored(vault: Vault):
     async with vault._core.reading() as connection:
-        for row in await keyrows.all_current(connection, None):
-            assert isinstance(row, StoredKey)
-            yield row
+        for row in await connection.execute(keyrows.in_order(None)):
+            yield keyrows.stored(row)
 
 
 async def test_a_value_under_a_data_key_of_another_purpose_does_not_open(

@@ -15,15 +15,14 @@ from vault import (
     AuditEntry,
     Changes,
     Invalid,
-    KeyRef,
     NewToken,
     NotThere,
     Purge,
     Secret,
     StoreUnavailable,
     Vault,
-    keyrows,
 )
+from vault import held as module
 
 
 async def test_a_tenant_exists_by_having_something(vault: Vault) -> None:
@@ -55,16 +54,16 @@ async def test_many_keys_are_looked_up_once_for_all_who_ask(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a change, off the event loop; one who goes meanwhile ends it for nobody."""
-    monkeypatch.setattr(keyrows, "_FEW", 3)
+    monkeypatch.setattr(module, "_FEW", 2)
     await vault.apply(Changes(tuple(new_key(alias=f"a{n}") for n in range(4))))
     await vault.remove_key("default", "openai", "a2")
-    real, judged = keyrows._ranked, []
+    real, judged = module._ranked, []
 
-    def ranked(*given: Any) -> list[KeyRef]:
+    def ranked(*given: Any) -> Any:
         judged.append(threading.current_thread())
         return real(*given)
 
-    monkeypatch.setattr(keyrows, "_ranked", ranked)
+    monkeypatch.setattr(module, "_ranked", ranked)
     asking = [asyncio.create_task(vault.holdings("default")) for _ in range(5)]
     await asyncio.sleep(0)
     asking[0].cancel()
