@@ -28,7 +28,7 @@ from proxy.services.slots import every_slot, query_names
 from proxy.trace import PARENT_FIELD
 from vault import Hasher, Hashing
 
-FORMAT = b"keyrelay cache key 1"
+FORMAT = "keyrelay cache key 1"
 
 NOISE = (
     "baggage",
@@ -93,7 +93,9 @@ class Keyer:
     ) -> None:
         self.hasher = hasher
         self.forwarded = forwarded
-        self.noise = Noise((*NOISE, *ignore_fields))
+        ignored = sorted({name.lower() for name in ignore_fields})
+        self.noise = Noise((*NOISE, *ignored))
+        self._format = " ".join((FORMAT, *ignored)).encode()  # who ignores others shares nothing
         self.fold_json = fold_json
         self._begun: dict[bytes, _Begun] = {}
 
@@ -111,7 +113,7 @@ class Keyer:
         plain, content_type = _content(forwarded, self.noise)
         fold = _fold_of(plain, content_type, self.fold_json)
         hashing = self.hasher.begin()
-        hashing.update(_encoded(_head(call, grant, fold)))
+        hashing.update(_encoded([self._format, *_head(call, grant, fold)]))
         return _Begun(grant, forwarded, fold, hashing)
 
     def vary(self, fields: Fields) -> bytes | None:
@@ -247,7 +249,6 @@ def _head(call: Call, grant: Grant, fold: _FoldOf) -> list[bytes]:
     service = grant.service.name if grant.service else ""
     own = own_credential(call, grant)
     parts = [
-        FORMAT,
         grant.tenant.encode(),
         service.encode(),
         (grant.key.alias if grant.key else "").encode(),

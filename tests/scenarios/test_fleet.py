@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.attack import fleet as acts
 from tests.support.caller import Answered
 from tests.support.engines import postgres_running, redis_running
@@ -19,6 +21,7 @@ CROWD: Final = 12
 """So many calls at once reach every worker of an instance, sooner or later."""
 
 
+@pytest.mark.timeout(300)  # fourteen processes, of which a busy machine makes a minute
 async def test_instances_are_one_for_their_callers(tmp_path: Path) -> None:
     """Equal calls are one upstream call, a revocation ends a token everywhere, and engines that go,
     stand still or can't be reached take no call with them. (Longer: `make attack`.)"""

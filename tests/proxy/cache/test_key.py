@@ -120,6 +120,14 @@ def test_ignore_fields_adds_to_the_noise() -> None:
     assert key(noisy) != key()
 
 
+def test_who_ignores_other_fields_has_other_keys() -> None:
+    """What one stored without looking at a field is no answer of another that does: of an instance
+    with another file, or of the same one before its file was changed. The order doesn't count."""
+    ignoring = [a_keyer(ignore_fields=names) for names in ((), ("x-b",), ("x-b", "x-a"))]
+    assert len({key(keyer=keyer) for keyer in ignoring}) == 3
+    assert key(keyer=a_keyer(ignore_fields=("X-A", "x-b"))) == key(keyer=ignoring[2])
+
+
 def test_no_noise_holds_nothing() -> None:
     """An empty list has no prefix that everything starts with."""
     assert not Noise(()).holds(b"a")
