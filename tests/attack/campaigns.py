@@ -75,13 +75,13 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
         "workers",
         {"kills": 28, "callers": 1000, "seconds": 45},
         {
-            "kills": 4,
-            "callers": 20,
-            "seconds": 1,
-            "longest": 0.5,
+            "kills": 3,
+            "longest": 0.3,
             "bound": 60,
-            "quiet": 0,
+            "callers": 20,
             "every": 0,
+            "seconds": 1,
+            "quiet": 0,
         },
     ),
     "shelves": Campaign(

@@ -47,8 +47,9 @@ PATIENCE_SECONDS: Final = 30.0
 """In which a process is replaced, answers are kept again, or what a supervisor left has ended."""
 
 COORDINATOR: Final = "the coordinator"
-IN_ONE_LIFE: Final = (COORDINATOR, "a worker", "a worker", "the end")
-"""Who is killed, one after the other; at the end it is the supervisor, or all."""
+IN_ONE_LIFE: Final = ("a worker", COORDINATOR, "a worker", "the end")
+"""Who is killed, one after the other, at the end the supervisor or all; where fewer are to be, the
+last of them."""
 
 ALIASES: Final = 20
 
@@ -232,7 +233,7 @@ async def kill_teams(kills: int, longest: float, bound: float) -> Kills:
         while figures.kills < kills:
             async with greeted(data, callers, figures.usual, *options) as up:
                 life = Life(up, callers, admin, figures, longest)
-                await life.go(IN_ONE_LIFE)
+                await life.go(IN_ONE_LIFE[-kills:])
             for name in ("vault.db", "cache.db", "usage.db"):
                 look_at(data / name, figures)
             await look_at_vault(data, ledger, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.attack import crashes, faults, locks
+from tests.attack import crashes, faults, locks, workers
 from tests.attack.campaigns import CAMPAIGNS
 from tests.attack.crashes import Figures, Ledger
 from tests.support.clock import FakeClock
@@ -17,6 +17,13 @@ async def test_what_is_killed_loses_nothing() -> None:
     found = [one async for one in crashes.outcomes(**sizes)]
     assert [one.faults for one in found] == [()] * 4
     assert [one.count for one in found] == [5, 5, 1, 1]
+
+
+async def test_of_several_processes_each_may_be_killed() -> None:
+    """The coordinator and workers are replaced; what the supervisor leaves behind ends. The rest of
+    the campaign takes a minute and more."""
+    found = await anext(workers.outcomes(**CAMPAIGNS["workers"].short))
+    assert (found.faults, found.count) == ((), 3)
 
 
 async def test_a_disk_that_fails_breaks_nothing() -> None:
