@@ -13,7 +13,10 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    String,
+    Table,
     and_,
+    column,
     delete,
     func,
     insert,
@@ -21,6 +24,7 @@ from sqlalchemy import (
     select,
     tuple_,
     update,
+    values,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -163,9 +167,11 @@ async def current_of(
             yield stored(row)
 
 
-def among(names: Sequence[Name]) -> ColumnElement[bool]:
-    """Whether a name's row is one of these."""
-    return tuple_(_K.tenant, _K.service, _K.alias).in_(names)
+def among(names: Sequence[Name], table: Table = KEYS) -> ColumnElement[bool]:
+    """Whether a row is one of these names'. Found by the index: SQLite uses none for a list."""
+    columns = [column(word, String) for word in ("tenant", "service", "alias")]
+    asked = values(*columns, name="asked").data(names).cte("asked")
+    return tuple_(table.c.tenant, table.c.service, table.c.alias).in_(select(asked))
 
 
 def in_parts(names: Sequence[Name]) -> Iterator[Sequence[Name]]:

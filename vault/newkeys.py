@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault import keyrows
@@ -16,7 +16,6 @@ from vault.sealing import DataKey, KeyedHasher
 from vault.tables import KEY_VERSIONS, KEYS
 
 _K: Final = KEYS.c
-_V: Final = KEY_VERSIONS.c
 
 
 def name_of(new: NewKey) -> Name:
@@ -28,10 +27,10 @@ async def used_names(connection: AsyncConnection, names: Sequence[Name]) -> set[
     """Those of which anything is there, if only what a removed key has left."""
     found = set[Name]()
     for some in keyrows.in_parts(names):
-        for columns in ((_K.tenant, _K.service, _K.alias), (_V.tenant, _V.service, _V.alias)):
-            query = select(*columns).where(tuple_(*columns).in_(some))
-            for tenant, service, alias in await connection.execute(query):
-                found.add((tenant, service, alias))
+        for table in (KEYS, KEY_VERSIONS):
+            query = select(table.c.tenant, table.c.service, table.c.alias)
+            for row in await connection.execute(query.where(keyrows.among(some, table))):
+                found.add((row.tenant, row.service, row.alias))
     return found
 
 
