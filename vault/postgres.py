@@ -50,6 +50,9 @@ _WHY: Final = (
     (FileNotFoundError, "a file that vault.url names is not there"),
     (TargetServerAttributeNotMatched, "no server is there as target_session_attrs asks for"),
 )
+_SAYS_WHY: Final = (asyncpg.ProtocolViolationError, asyncpg.CannotConnectNowError)
+"""So a pooler tells what is wrong, and a server that it starts up, or is a standby for nobody."""
+
 _REMEDIES: Final = (
     ("28", "correct the user and the password in vault.url"),
     ("3D", "create the database, or correct vault.url"),
@@ -290,7 +293,7 @@ def _why_gone(error: BaseException) -> str:
     for kind, why in _WHY:
         if isinstance(error, kind):
             return why
-    if isinstance(error, asyncpg.ProtocolViolationError):  # so a pooler tells what is wrong
+    if isinstance(error, _SAYS_WHY):
         return str(error).partition("\n")[0]
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"

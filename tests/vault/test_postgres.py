@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from ssl import SSLCertVerificationError, SSLError
 
+import asyncpg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
@@ -201,15 +202,20 @@ async def test_a_url_that_cannot_be_read_is_not_shown(
     [
         (SSLCertVerificationError(1, "of another"), "its certificate is not accepted: expired\\)"),
         (SSLError(1, "wrong version"), "the connection was lost"),
+        (
+            asyncpg.CannotConnectNowError("the system starts up\nmore"),
+            "the system starts up\\); see",
+        ),
     ],
 )
-async def test_a_certificate_that_is_not_accepted_is_a_server_that_is_lost(
+async def test_a_server_that_takes_nobody_in_is_one_that_is_lost(
     postgres: RunningPostgres,
     monkeypatch: pytest.MonkeyPatch,
-    raised: OSError,
+    raised: Exception,
     expected: str,
 ) -> None:
-    """It may come to that while a server runs, so nothing is wrong with the URL."""
+    """By its certificate, or since it starts: it may come to that while we run, so nothing is wrong
+    with the URL."""
 
     async def refuse(*_: object, **__: object) -> None:
         raise raised
