@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Table, select
 
 from tests.vault.conftest import Opener
 from tests.vault.words import FIRST, SECOND, backend, named, new_key, rows
-from vault import Changes, Invalid, NewKey, Secret, Unopenable, Vault, places
+from vault import Changes, Invalid, NewKey, Secret, Unopenable, Vault, keyrows, places
 from vault.secret import octets_of
+from vault.tables import KEY_VERSIONS, KEYS
 
 CHANGES = Changes((new_key(), new_key(alias="b"), new_key(tenant="t")), (backend(),))
 
@@ -160,3 +162,18 @@ async def test_versions_without_a_name_are_not_taken_for_a_new_key(vault: Vault,
     assert (await vault.apply(Changes((new_key(SECOND), new_key(alias="b"))))).written
     assert await vault.examine() == []
     assert await vault.open_key(named()) == {"key": Secret(SECOND)}
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+@pytest.mark.parametrize("table", [KEYS, KEY_VERSIONS])
+async def test_many_names_are_found_by_the_index(vault: Vault, table: Table) -> None:
+    """An import into a full vault reads no more than one into an empty one."""
+    asked = keyrows.among([("default", "openai", alias) for alias in "abc"], table)
+    async with vault._core.reading() as connection:
+        literal = {"literal_binds": True}
+        query = (
+            select(table).where(asked).compile(dialect=connection.dialect, compile_kwargs=literal)
+        )
+        plan = list(await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
+    steps = [row.detail for row in plan if table.name in row.detail]
+    assert [step.partition(" USING ")[0] for step in steps] == [f"SEARCH {table.name}"]
