@@ -73,7 +73,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "workers": Campaign(
         "9, 10",
         "workers",
-        {"kills": 28, "callers": 1000, "seconds": 45},
+        {"kills": 24, "callers": 1000, "seconds": 30},
         {
             "kills": 3,
             "longest": 0.3,

@@ -2,7 +2,7 @@
 
 The coordinator, a worker, the supervisor, or all of them at one moment are killed under load, while
 an admin changes keys and tokens; a crowd of every manner comes over TLS, and so does mixed traffic.
-Some four minutes.
+Some five minutes.
 """
 
 from __future__ import annotations
@@ -264,9 +264,9 @@ class Crowd(Figures):
 
 
 async def outcomes(
-    kills: int = 28,
+    kills: int = 24,
     callers: int = 1000,
-    seconds: float = 45.0,
+    seconds: float = 30.0,
     longest: float = 1.5,
     bound: float = START_SECONDS,
     quiet: float = QUIET_SECONDS,
