@@ -8,7 +8,6 @@ are there, so that several may write.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,7 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from proxy.database import Once
-from proxy.limits.notes import EVER, Counts, Notes
+from proxy.limits.notes import EVER, Counts, Notes, Trouble
 from proxy.turns import turn
 
 _BUSY_SECONDS: Final = 5.0
@@ -49,8 +48,6 @@ _FORGET: Final = (
     "DELETE FROM budget_writers WHERE seen < datetime('now', '-30 days')",
 )
 
-_log = logging.getLogger("keyrelay.limits")
-
 
 class SqliteLedger:
     """A Ledger in a SQLite file, which is made with the first count."""
@@ -58,7 +55,7 @@ class SqliteLedger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._notes = Notes()
-        self._broken = False
+        self._trouble = Trouble(path)
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
         """The counts of a month, or of EVER, by subject; None where they can't be read, which is
@@ -66,7 +63,7 @@ class SqliteLedger:
         try:
             return await asyncio.to_thread(self._read, month)
         except (sqlite3.Error, OSError) as error:
-            self._complain(error)
+            self._trouble.tell(error)
             return None
 
     def note(self, subject: str, month: str, calls: int) -> None:
@@ -78,18 +75,14 @@ class SqliteLedger:
         try:
             totals = await self._notes.written(self._write)
         except (sqlite3.Error, OSError) as error:
-            self._complain(error)
+            self._trouble.tell(error)
             return {}
-        self._broken = False
+        if totals:
+            self._trouble.end()
         return totals
 
     async def aclose(self) -> None:
         """Nothing is open between two flushes."""
-
-    def _complain(self, error: Exception) -> None:
-        if not self._broken:
-            _log.error("budgets can't be kept in %s: %s", self._path, error)
-        self._broken = True
 
     def _read(self, month: str) -> dict[str, int]:
         if not self._path.exists():

@@ -6,6 +6,7 @@ number that it had, before anything else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -21,6 +22,8 @@ Counted = tuple[str, str]
 Counts = Mapping[Counted, int]
 Write = Callable[[Counts, Once], Awaitable[Counts]]
 """Adds counts, if it did not under this number, and gives what they come to."""
+
+_log = logging.getLogger("keyrelay.limits")
 
 
 class Notes:
@@ -49,3 +52,23 @@ class Notes:
             if not again:  # what was noted during that waits for the next time
                 break
         return {which: count + self._new.get(which, 0) for which, count in totals.items()}
+
+
+class Trouble:
+    """What a ledger can't do: said once, and when it is over."""
+
+    def __init__(self, place: object) -> None:
+        self._place = place
+        self._lasts = False
+
+    def tell(self, error: Exception) -> None:
+        """It could not be read, or written to."""
+        if not self._lasts:
+            _log.error("budgets can't be kept in %s: %s", self._place, error)
+        self._lasts = True
+
+    def end(self) -> None:
+        """Something was written."""
+        if self._lasts:
+            _log.warning("budgets are kept again in %s", self._place)
+        self._lasts = False

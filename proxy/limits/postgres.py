@@ -3,12 +3,11 @@ instance learns what the others have added for those that it counts."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from proxy.database import Connection, DatabaseGone, Freight, Line, Once, make_tables
-from proxy.limits.notes import EVER, Counts, Notes
+from proxy.limits.notes import EVER, Counts, Notes, Trouble
 
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS budgets (
     month text NOT NULL,
@@ -27,8 +26,6 @@ _ADD: Final = f"""INSERT INTO budgets (subject, month, calls) {_GIVEN} ORDER BY 
 _TOTALS: Final = """SELECT subject, month, calls FROM budgets
     WHERE (subject, month) IN (SELECT * FROM unnest($1::text[], $2::text[]))"""
 
-_log = logging.getLogger("keyrelay.limits")
-
 
 class PostgresLedger:
     """A Ledger in a database that other instances write to as well."""
@@ -36,7 +33,7 @@ class PostgresLedger:
     def __init__(self, url: str) -> None:
         self._line = Line(url, _prepare)
         self._notes = Notes()
-        self._broken = False
+        self._trouble = Trouble(self._line.described)
 
     async def spent(self, month: str) -> Mapping[str, int] | None:
         """The counts of a month, or of EVER, by subject; None where they can't be read, which is
@@ -45,7 +42,7 @@ class PostgresLedger:
             async with self._line.transaction(readonly=True) as connection:
                 return dict(await connection.fetch(_SPENT, month))
         except DatabaseGone as error:
-            self._complain(error)
+            self._trouble.tell(error)
             return None
 
     def note(self, subject: str, month: str, calls: int) -> None:
@@ -57,9 +54,10 @@ class PostgresLedger:
         try:
             totals = await self._notes.written(self._write)
         except DatabaseGone as error:
-            self._complain(error)
+            self._trouble.tell(error)
             return {}
-        self._broken = False
+        if totals:
+            self._trouble.end()
         return totals
 
     async def aclose(self) -> None:
@@ -73,11 +71,6 @@ class PostgresLedger:
                 await connection.execute(_ADD, subjects, months, [*counts.values()])
             rows = await connection.fetch(_TOTALS, subjects, months)
         return {(who, when): calls for who, when, calls in rows}
-
-    def _complain(self, error: Exception) -> None:
-        if not self._broken:
-            _log.error("budgets can't be kept in %s: %s", self._line.described, error)
-        self._broken = True
 
 
 async def _prepare(connection: Connection) -> None:
