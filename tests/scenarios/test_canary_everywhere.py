@@ -38,7 +38,7 @@ def filled(path: str, text: str) -> str:
 
 SECRET = "key value username password secret token csrf unknown"
 PLAIN = "service alias name id url hosts role days budget limits upstream_limits tenant status"
-MORE = "after from to expires window by action"
+MORE = "calls after from to expires window by action"
 
 
 def members(text: str, names: str = f"{SECRET} {PLAIN} {MORE}") -> dict[str, str]:
