@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 settings.register_profile("unhurried", deadline=None)  # no test is judged by the time it took
 settings.load_profile("unhurried")
+ENGINES = {"redis", "redis_server", "postgres"}
+"""Fixtures whose server goes on when a test is over."""
 TALLY = "RELAY_TESTS_TALLY"
 """The variable with the folder where a session says at its end what it has watched."""
 
 _watch: list[tuple[dials.Watch, Path]] = []
+_engines: list[engines.Running] = []
 _seen: Counter[str] = Counter()
 
 
@@ -66,6 +70,18 @@ def foreign() -> list[str]:
     return found
 
 
+def look_at_what_is_shared(fixtures: Collection[str]) -> None:
+    """What was written to engines that go on, and what workers and their coordinator said."""
+    ledger, (_, reports) = canaries.LEDGER, _watch[0]
+    if _engines and ENGINES & set(fixtures):
+        ledger.last()
+        for engine in _engines:
+            engine.look()
+    for said in reports.glob("socket-*"):
+        ledger.look("the coordinator's socket", said.read_bytes())
+        said.unlink()
+
+
 @pytest.fixture(autouse=True)
 def nothing_goes_past_the_guards(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first, and so asked last, when all that a test opened is closed."""
@@ -77,6 +93,7 @@ def nothing_goes_past_the_guards(request: pytest.FixtureRequest) -> Iterator[Non
     yield
     if folder is not None and folder.is_dir():
         ledger.look_at_files(folder)
+    look_at_what_is_shared(request.fixturenames)
     past = foreign()
     _seen.update(tests=1, past=len(past))
     assert past == []
@@ -94,11 +111,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[engines.RunningRedis]:
-    """One for all tests that leave it running; each takes names or a database of its own."""
-    with engines.redis_running() as running:
+def shared(starting: AbstractContextManager[engines.Running]) -> Iterator[engines.Running]:
+    """A server for all tests of the session, of which none leaves a secret there."""
+    ledger = canaries.LEDGER
+    with starting as running:
+        _engines.append(running)
         yield running
+        _engines.remove(running)
+        ledger.recall()
+        ledger.leaks.clear()
+    assert ledger.leaks == []
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[engines.Running]:
+    """One for all tests that leave it running; each takes names or a database of its own. It notes
+    all that it is told to keep."""
+    yield from shared(engines.redis_running("--appendonly", "yes", "--appendfsync", "no"))
 
 
 @pytest.fixture
@@ -109,10 +138,9 @@ def redis(redis_server: engines.RunningRedis) -> engines.RunningRedis:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[engines.RunningPostgres]:
+def postgres() -> Iterator[engines.Running]:
     """One for all tests that leave it running; `another()` makes an empty database."""
-    with engines.postgres_running() as running:
-        yield running
+    yield from shared(engines.postgres_running())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

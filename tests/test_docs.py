@@ -357,3 +357,21 @@ def test_the_cost_of_the_guards_is_what_was_measured() -> None:
     rows = json.loads((ROOT / "bench/results/guards.json").read_text())
     assert guards.table(rows) in (ROOT / "docs/security.md").read_text()
     assert {row["when"] for row in rows.values()} == {"", *guards.WHEN}
+
+
+NAMED = re.compile(r"(tests/[\w/]+\.(?:py|c))(?:::(test_\w+))?")
+NO_PROMISE = {"To report a fault"}
+
+
+def test_every_promise_names_the_test_that_holds_it() -> None:
+    """In docs/security.md, each under its heading; and all that is named is there."""
+    page = (ROOT / "docs/security.md").read_text()
+    parts = {part.partition("\n")[0]: SPAN.findall(part) for part in page.split("\n## ")[1:]}
+    named = {title: [NAMED.fullmatch(span) for span in found] for title, found in parts.items()}
+    bare = {title for title, found in named.items() if not any(found)}
+    assert bare == NO_PROMISE
+    for found in (one for several in named.values() for one in several if one):
+        assert (ROOT / found[1]).is_file(), found[1]
+        assert not found[2] or f"def {found[2]}(" in (ROOT / found[1]).read_text(), found[0]
+    meant = [span for found in parts.values() for span in found if span.startswith("tests/")]
+    assert [one for one in meant if not NAMED.fullmatch(one)] == ["tests/"]

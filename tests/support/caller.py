@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ from urllib.parse import urlsplit
 
 from tests.support.canaries import LEDGER, TOKEN
 
-OWN_PAGES = ("/metrics", "/usage", "/admin/api/", "/health", "/errors")
-"""Where every answer is keyrelay's own, but for pages for people: one of them shows a new token."""
+CALL = re.compile(r"(https?://[^/]*)?/proxy")
+"""Everything else is answered by keyrelay itself."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,25 @@ class Answered:
     def json(self) -> Any:
         return json.loads(self.body)
 
-    def looked_at(self, target: str) -> Answered:
-        """It, once a token that it makes is known, or no secret was found in what says none."""
-        kind = self.header("content-type") or ""
-        if self.status == 201:
-            for found in TOKEN.finditer(self.body.decode("latin-1")):
-                LEDGER.token(found[0])
-        elif kind == "application/problem+json" or target.startswith(OWN_PAGES):
+    def is_own(self, target: str) -> bool:
+        """Whether keyrelay says it, and no upstream."""
+        by = self.header("proxy-status") or ""
+        return by.startswith("keyrelay") or not CALL.match(target) or self._is_problem
+
+    @property
+    def _is_problem(self) -> bool:
+        return self.header("content-type") == "application/problem+json"
+
+    def looked_at(self, target: str, known: frozenset[str] | None = None) -> Answered:
+        """It, once no secret was found in what keyrelay says itself; and a token that it makes is
+        known. `known`: what was secret before it was asked for."""
+        if self.is_own(target):
             fields = "".join(f"{name}: {text}\n" for name, text in self.headers)
             octets = fields.encode("latin-1") + self.body
-            LEDGER.look(f"the answer {self.status} to {target[:24]}", octets)
+            LEDGER.look(f"the answer {self.status} to {target[:24]}", octets, among=known)
+        if self.status == 201 or target.startswith("/admin/tokens"):
+            for found in TOKEN.finditer(self.body.decode("latin-1")):
+                LEDGER.token(found[0])
         return self
 
 
@@ -53,6 +63,8 @@ class Caller:
         self.reader = reader
         self.writer = writer
         self.target = ""
+        self.known: frozenset[str] | None = None
+        self.typed: set[str] = set()
 
     @classmethod
     async def connect(
@@ -70,7 +82,7 @@ class Caller:
     async def request(
         self, method: str, target: str, *headers: tuple[str, str], body: bytes | None = None
     ) -> None:
-        self.target = target
+        self.target, self.known, self.typed = target, LEDGER.secrets, LEDGER.found(body or b"")
         lines = [f"{method} {target} HTTP/1.1", "Host: relay.test"]
         lines += [f"{name}: {text}" for name, text in headers]
         if body is not None:
@@ -88,6 +100,8 @@ class Caller:
         """The next chunk of a chunked body; empty at its end."""
         size = int(await self.reader.readline(), 16)
         data = await self.reader.readexactly(size + 2)
+        if not CALL.match(self.target):
+            LEDGER.look(f"what comes from {self.target[:24]}", data, among=self.known)
         return data[:-2]
 
     async def answer(self, method: str = "GET") -> Answered:
@@ -106,7 +120,9 @@ class Caller:
             complete = False
             body += getattr(error, "partial", b"")
         whole = Answered(head.status, head.headers, bytes(body), complete)
-        return whole.looked_at(self.target)
+        is_form = (whole.header("content-type") or "").startswith("text/html")
+        known = self.known - self.typed if is_form and self.known else self.known
+        return whole.looked_at(self.target, known)
 
     async def closed(self) -> bool:
         """Whether the server ends the connection without another octet."""

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+from tests.support.sieve import LONG_ENOUGH, Sieve
 
 ROOT = str(Path(__file__).parent.parent.parent)
 TOKEN = re.compile(r"kr_[0-9A-Za-z]{12}_[0-9A-Za-z]{38,}")
 """A short-lived one is longer."""
-LONG_ENOUGH = 16
-"""What is shorter is no secret that a test could find again."""
-IN_HALVES = 40
-"""From this length on a half is found too: what was cut somewhere."""
-
-
-def forms(secret: str) -> Iterator[bytes]:
-    """The ways in which a secret may stand somewhere without being plain to see."""
-    octets = secret.encode("utf-8", "surrogateescape")
-    yield octets
-    yield octets.hex().encode()
-    yield octets.hex().upper().encode()
-    quoted = quote(octets, safe="")
-    yield quoted.encode()
-    yield re.sub("%..", lambda found: found[0].lower(), quoted).encode()
-    yield json.dumps(octets.decode("utf-8", "replace"))[1:-1].encode()
-    yield json.dumps(octets.decode("utf-8", "replace"))[1:-1].replace("/", "\\/").encode()
-    for before in (b"", b"x", b"xx"):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            whole = encode(before + octets)
-            yield whole[4 : len(whole) - 4]
-
-
-def pieces(secret: str) -> Iterator[str]:
-    """The whole, and its halves where they tell it."""
-    yield secret
-    if len(secret) >= IN_HALVES:
-        middle = len(secret) // 2
-        yield secret[:middle]
-        yield secret[middle:]
+TAIL = 1024
+"""So much of what was said before is looked at with what comes next."""
 
 
 def holds(octets: bytes, *secrets: str) -> list[str]:
     """Those of the secrets that stand there."""
-    return [secret for secret in secrets if any(form in octets for form in sought(secret))]
-
-
-@lru_cache(maxsize=1024)
-def sought(secret: str) -> tuple[bytes, ...]:
-    """All that is looked for: every answer of a test may be looked at."""
-    return tuple({form for piece in pieces(secret) for form in forms(piece)})
+    sieve = Sieve()
+    sieve.learn(secrets)
+    found = sieve.found(octets)
+    return [secret for secret in secrets if secret in found]
 
 
 def files(data: Path) -> Iterator[tuple[Path, bytes]]:
@@ -76,6 +43,10 @@ class Ledger:
     leaks: list[str] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     """Over all tests: `secrets` looked for, `files` and `words` (output, log) looked at, octets."""
+    lasting: set[str] = field(default_factory=set)
+    """Those of tests that are over, and that an engine which still runs may have been told."""
+    sieve: Sieve = field(default_factory=Sieve)
+    _new: list[str] = field(default_factory=list)
 
     def begin(self) -> None:
         """A new test; what the last one had is counted."""
@@ -83,11 +54,22 @@ class Ledger:
         self.tally["leaks"] += len(self.leaks)
         for one in (self.keys, self.tokens, self.own_files, self.leaks):
             one.clear()
+        self.sieve, self._new = Sieve(), []
+
+    def last(self) -> None:
+        """What this test has may come to light later."""
+        self.lasting |= self.keys | self.tokens
+
+    def recall(self) -> None:
+        """All tests are over: what they had is known once more."""
+        self.keys |= self.lasting
+        self._new += self.lasting
 
     def key(self, octets: bytes) -> None:
         """A provider key, or whatever else was taken for a secret."""
         if len(octets) >= LONG_ENOUGH and len(set(octets)) > 4:
             self.keys.add(octets.decode("utf-8", "surrogateescape"))
+            self._new.append(octets.decode("utf-8", "surrogateescape"))
 
     def typed(self, text: str | bytes) -> None:
         """What was given to a command on its standard input."""
@@ -97,13 +79,35 @@ class Ledger:
 
     def token(self, text: str) -> None:
         self.tokens.add(text)
+        self._new.append(text)
 
-    def look(self, where: str, octets: bytes, *, shows_tokens: bool = False) -> None:
-        """Notes a leak. `shows_tokens`: what issues one shows it, this once."""
-        secrets = self.keys if shows_tokens else self.keys | self.tokens
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Keys and tokens as they are known now."""
+        return frozenset(self.keys | self.tokens)
+
+    def look(
+        self,
+        where: str,
+        octets: bytes,
+        *,
+        shows_tokens: bool = False,
+        among: Iterable[str] | None = None,
+    ) -> None:
+        """Notes a leak. `shows_tokens`: what issues one shows it, this once. `among`: those that
+        may not stand there, if not all."""
         self.tally["words"] += 1
         self.tally["octets"] += len(octets)
-        self.leaks += [f"{where} holds {one[:6]}...{one[-4:]}" for one in holds(octets, *secrets)]
+        if found := self.found(octets):
+            secrets = self.keys | self.tokens if among is None else set(among)
+            found &= secrets - self.tokens if shows_tokens else secrets
+            self.leaks += [f"{where} holds {one[:6]}...{one[-4:]}" for one in sorted(found)]
+
+    def found(self, octets: bytes) -> set[str]:
+        """The secrets that stand there, be it where they may."""
+        while self._new:
+            self.sieve.learn([self._new.pop()])
+        return self.sieve.found(octets)
 
     def look_at_files(self, folder: Path) -> None:
         """Every file that the test did not write itself."""
@@ -170,6 +174,38 @@ def begin() -> Ledger:
     return LEDGER
 
 
-def told(words: Iterable[object]) -> bytes:
-    """Many things as the octets to look at."""
-    return "\n".join(map(str, words)).encode("utf-8", "surrogateescape")
+class Pages:
+    """Pages of keyrelay's own in this process, whoever asks: none shows what was secret before it
+    was asked for. The one that makes a token shows that, this once, and a form shows what was typed
+    into it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app, name)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        where = f"the answer to {scope['method']} {scope['path'][:24]}"
+        typed, tail = b"", b""
+        among: frozenset[str] | None = LEDGER.secrets
+
+        async def heard() -> Any:
+            nonlocal typed
+            message = await receive()
+            typed += message.get("body", b"")
+            return message
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal tail, among
+            values = [text for _, text in message.get("headers", ())]
+            if any(text.startswith(b"text/event-stream") for text in values):
+                among = None  # it tells of what comes later too
+            elif any(text.startswith(b"text/html") for text in values) and among:
+                among -= LEDGER.found(typed)
+            said = b"\n".join((*values, message.get("body", b"")))
+            LEDGER.look(where, tail + said, among=among)
+            tail = said[-TAIL:]
+            await send(message)
+
+        await self._app(scope, heard, watched)

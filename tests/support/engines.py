@@ -1,5 +1,9 @@
 """Real engines for the tests: one Redis and one PostgreSQL a session, on free ports, in temporary
-folders, as an ordinary user where the tests run as root. Nothing of them outlives the session."""
+folders, as an ordinary user where the tests run as root. Nothing of them outlives the session.
+
+What they write is looked at for secrets: Redis its file of everything that was ever changed, or of
+what it holds at its end; PostgreSQL its log of every statement, its WAL, and its tables at the end.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
+from tests.support.canaries import LEDGER
 from tests.support.examples import free_port
 from tests.support.namespaces import Apart
 from tests.support.programs import need
@@ -41,6 +46,34 @@ class Running(ABC):
     folder: Path
     command: list[str]
     host: str = "127.0.0.1"
+    looked_at: dict[Path, int] = field(default_factory=dict)
+
+    GROWING: ClassVar[Sequence[str]] = ("log",)
+    LEFT: ClassVar[Sequence[str]] = ()
+    """Files in the folder to be looked at: those that only grow, and others at the end."""
+
+    def look(self) -> None:
+        """Whether what was written since the last time holds a secret."""
+        for path in self._files(self.GROWING):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(self.looked_at.get(path, 0))
+                octets = file.read().rstrip(b"\0")  # a file may be longer than what is in it
+                if octets:
+                    self.looked_at[path] = self.looked_at.get(path, 0) + len(octets)
+                    LEDGER.look(f"{type(self).__name__}: {path.name}", octets)
+
+    def look_at_all(self) -> None:
+        """The same at its end, of all that it leaves."""
+        self.look()
+        folders: dict[Path, list[bytes]] = {}
+        for path in self._files(self.LEFT):
+            folders.setdefault(path.parent, []).append(path.read_bytes())
+        for folder, octets in folders.items():
+            LEDGER.look(f"{type(self).__name__}: {folder.name}", b"\0".join(octets))
+
+    def _files(self, patterns: Sequence[str]) -> Iterator[Path]:
+        for pattern in patterns:
+            yield from sorted(self.folder.glob(pattern))
 
     def kill(self) -> None:
         """Gone at once, as by kill -9."""
@@ -57,7 +90,7 @@ class Running(ABC):
 
     def start_again(self) -> None:
         """On the same port and data."""
-        self.process = _started(self.command)
+        self.process = _started(self.command, self.folder)
 
     @abstractmethod
     def wait(self) -> None:
@@ -74,7 +107,10 @@ class Running(ABC):
 
 
 class RunningRedis(Running):
-    """A Redis without persistence."""
+    """A Redis without persistence, but for what it holds when it is ended."""
+
+    GROWING = ("log", "appendonlydir/*.aof")
+    LEFT = ("dump.rdb",)
 
     @property
     def url(self) -> str:
@@ -93,6 +129,10 @@ class RunningRedis(Running):
 
 class RunningPostgres(Running):
     """A PostgreSQL whose superuser is `keyrelay`, without fsync: no test pulls its plug."""
+
+    GROWING = ("log", "data/pg_wal/0*")
+    LEFT = ("data/base/*/[1-9]????", "data/base/*/[1-9]????_*", "data/base/pgsql_tmp/*")
+    """Of the tables and indexes those that initdb has not made."""
 
     def kill(self) -> None:
         """With all that work for it: while one of them is there, none can be started again."""
@@ -118,7 +158,15 @@ class RunningPostgres(Running):
         """The URL of a new, empty database."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         self.say(f"CREATE DATABASE {name}")
+        self.pass_over()
         return self.url_of(name)
+
+    def pass_over(self) -> None:
+        """Of the WAL what a new database has put there: it is nobody's."""
+        for path in self._files(self.GROWING[1:]):
+            with path.open("rb") as file:
+                file.seek(self.looked_at.get(path, 0))
+                self.looked_at[path] = file.tell() + len(file.read().rstrip(b"\0"))
 
     def say(self, statement: str, database: str = "postgres") -> str:
         """One statement by its own client; the rows, a line each."""
@@ -165,6 +213,7 @@ def redis_running(*options: str, there: Apart | None = None) -> Iterator[Running
     enter, host = (there.enter, there.address) if there else ([], "127.0.0.1")
     program = need("redis-server", "valkey-server")
     bare = ["--save", "", "--appendonly", "no", "--bind", host, "--protected-mode", "no"]
+    bare += ["--shutdown-on-sigint", "save", "--rdbcompression", "no"]
     with _folder() as folder:
 
         def command(port: int) -> list[str]:
@@ -181,12 +230,14 @@ def postgres_running(*settings: str, there: Apart | None = None) -> Iterator[Run
     with _folder() as folder:
         data = folder / "data"
         made = [initdb, "-D", str(data), "-U", "keyrelay", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run([*made, "--locale=C"], check=True, capture_output=True, **_as_ordinary())
+        small = ("--locale=C", "--wal-segsize=1")
+        subprocess.run([*made, *small], check=True, capture_output=True, **_as_ordinary())
         if there:
             with (data / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all all trust\n")
         fast = ("fsync=off", f"unix_socket_directories={folder}", f"listen_addresses={host}")
-        told = [word for one in (*fast, *settings) for word in ("-c", one)]
+        kept = ("log_statement=all", "wal_recycle=off", "wal_keep_size=64MB")
+        told = [word for one in (*fast, *kept, *settings) for word in ("-c", one)]
 
         def command(port: int) -> list[str]:
             return [*enter, program, "-D", str(data), "-p", str(port), *told]
@@ -201,7 +252,7 @@ def _answering(
     for _ in range(TRIES):
         port = free_port()
         words = command(port)
-        running = kind(_started(words), port, folder, words, host)
+        running = kind(_started(words, folder), port, folder, words, host)
         try:
             running.wait()
         except _Ended:
@@ -221,6 +272,7 @@ def _serving(running: Engine) -> Iterator[Engine]:
             running.process.wait(10)
         except subprocess.TimeoutExpired:
             running.kill()
+        running.look_at_all()
 
 
 def _lives(process: int) -> bool:
@@ -236,14 +288,15 @@ def _postgres(name: str) -> str:
     return str(places[-1]) if places else need(name)
 
 
-def _started(command: list[str]) -> subprocess.Popen[bytes]:
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+def _started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
     who = _as_ordinary()
     if command[0] == "ip":  # only root may enter
         after = command.index("exec") + 2
         ordinary = ["setpriv", f"--reuid={ORDINARY}", "--regid=nogroup", "--clear-groups"]
         command, who = [*command[:after], *ordinary, *command[after:]], {"cwd": "/"}
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, **quiet, **who)
+    with (folder / "log").open("ab") as log:
+        told = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        return subprocess.Popen(command, **told, **who)
 
 
 def _as_ordinary() -> dict[str, object]:

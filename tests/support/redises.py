@@ -74,7 +74,7 @@ def _sentinel(master: RunningRedis) -> Iterator[RunningRedis]:
         )
         file.chmod(0o666)
         command = [program, str(file), "--sentinel"]
-        yield from _serving(RunningRedis(_started(command), port, folder, command))
+        yield from _serving(RunningRedis(_started(command, folder), port, folder, command))
 
 
 def _told(one: RunningRedis) -> str:

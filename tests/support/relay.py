@@ -21,6 +21,7 @@ from proxy.network import Resolver
 from proxy.patience import Waits
 from proxy.services import Services, load_services
 from proxy.threshold import Agreements
+from tests.support.canaries import Pages
 from tests.support.vaults import begin
 from vault import Backend, NewKey, NewToken, Secret, Vault, open_vault
 
@@ -89,6 +90,7 @@ async def running_relay(
     doors = Doors(config, clock, MOST_HANDLES)
     around = Surroundings(data, clock, listening, resolver, arrivals=doors.arrivals)
     relay = await assemble(config, registry, vault, around)
+    relay._pages = Pages(relay._pages)
     entrance: Door | Agreements = doors.callers
     if certificate is not None:
         entrance = Agreements(lambda: certificate.context, doors.callers, waits.header)

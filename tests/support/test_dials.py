@@ -1,4 +1,5 @@
-"""The watch sees whoever dials past the dialler, in every way that there is."""
+"""The watch sees whoever dials past the dialler, in every way that there is, and whoever may but
+goes elsewhere than the configuration says."""
 
 from __future__ import annotations
 
@@ -8,24 +9,42 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 import uvloop
+from redis import asyncio as redis
 
+from proxy.clock import SystemClock
+from proxy.engine import Engine, Gone, Place
 from proxy.network import Dialler, SystemResolver
 from proxy.reach import Reach
 from tests.support.caller import call
 from tests.support.child import sitecustomize
-from tests.support.dials import LOOP_METHODS, ROOT, Watch
+from tests.support.dials import (
+    COLLECTOR,
+    COMPANION,
+    DATABASE,
+    ENGINE,
+    KEEPER,
+    LOOP_METHODS,
+    MAY,
+    ROOT,
+    SESSIONS,
+    Watch,
+)
 from tests.support.engines import RunningPostgres
 from tests.support.origin import Origin, reply
 from tests.support.process import environment, keyrelay, served
+from vault.sessions import Sessions
 
 PRETENDING = """
-import asyncio, http.client, socket, urllib.request
+import asyncio, http.client, os, socket, subprocess, urllib.request
 
 def connects(port):
     socket.create_connection(("127.0.0.1", port)).close()
@@ -50,15 +69,27 @@ async def meets(path):
     _, writer = await asyncio.open_unix_connection(path)
     writer.close()
 
+def serves(task):
+    asyncio.run(task())
+
+def starts(program):
+    subprocess.run([program], check=True)
+
+def shells(program):
+    os.system(program)
+
+async def spawns(program):
+    await (await asyncio.create_subprocess_exec(program)).wait()
+
+def on_behalf(act, whither, self=None, url=None, command=None):
+    return act(whither)
+
 async def opens(port):
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
 
 async def asks(port):
     await asyncio.get_running_loop().getaddrinfo("localhost", port)
-
-def serves(task):
-    asyncio.run(task())
 """
 
 
@@ -106,21 +137,196 @@ def test_event_loops_are_seen_too(port: int, found: Any, loop: Any, act: str) ->
     assert any("proxy/pretender.py" in one for one in found())
 
 
+@pytest.mark.parametrize("act", ["starts", "shells"])
+def test_programs_are_seen(found: Any, act: str) -> None:
+    """One that we start could dial, unseen."""
+    pretender()[act]("true")
+    assert any("proxy/pretender.py" in one for one in found())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_programs_of_event_loops_are_seen(found: Any, loop: Any) -> None:
+    """Also those that uvloop starts."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(pretender()["spawns"]("true"))
+    assert any("proxy/pretender.py" in one for one in found())
+
+
+# Whither.
+
+
+@pytest.fixture
+def socket_in(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Makes a listening socket in the file system."""
+    listening = []
+
+    def listen(name: str) -> str:
+        one = socket.socket(socket.AF_UNIX)
+        listening.append(one)
+        one.bind(str(tmp_path / name))
+        one.listen()
+        return str(tmp_path / name)
+
+    yield listen
+    for one in listening:
+        one.close()
+
+
+def a_redis(host: str, port: int, kind: str = "single", **client: Any) -> dict[str, Any]:
+    place = SimpleNamespace(kind=kind, nodes=((host, port),), path="")
+    return {"self": SimpleNamespace(place=place, _client=SimpleNamespace(**client))}
+
+
+def at_sentinels(port: int) -> dict[str, Any]:
+    pool = SimpleNamespace(master_address=("127.0.0.1", port))
+    return a_redis("sentinels.test", 1, "sentinel", connection_pool=pool)
+
+
+def in_a_cluster(port: int) -> dict[str, Any]:
+    nodes = {"another": SimpleNamespace(host="127.0.0.1", port=port)}
+    told = SimpleNamespace(nodes_cache=nodes)
+    return a_redis("cluster.test", 1, "cluster", nodes_manager=told)
+
+
+def a_postgres(where: str) -> Callable[[int], dict[str, Any]]:
+    return lambda port: {"self": SimpleNamespace(_dsn=f"postgresql://me:pw@{where.format(port)}")}
+
+
+def an_endpoint(port: int) -> dict[str, Any]:
+    return {"self": SimpleNamespace(_endpoint=SimpleNamespace(host="localhost", port=port))}
+
+
+def by_name(path: Any) -> str | None:
+    return str(path).removeprefix(ROOT) if isinstance(path, str) else None
+
+
+CONFIGURED: list[tuple[str, Callable[[int], dict[str, Any]]]] = [
+    (ENGINE, lambda port: a_redis("localhost", port)),
+    (ENGINE, at_sentinels),
+    (ENGINE, in_a_cluster),
+    (SESSIONS, a_postgres("localhost:{}/vault")),
+    (SESSIONS, a_postgres("elsewhere.test:1,127.0.0.1:{}/vault")),
+    (SESSIONS, a_postgres("/vault?host=127.0.0.1&port={}")),
+    (DATABASE, lambda port: {"url": f"postgresql://127.0.0.1:{port}/vault"}),
+    (COLLECTOR, an_endpoint),
+]
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_who_has_a_unix_socket_reaches_nothing_else(port: int, found: Any, tmp_path: Path) -> None:
-    """The coordinator is in the data directory; another address is past the dialler."""
+@pytest.mark.parametrize(("file", "said"), CONFIGURED, ids=by_name)
+def test_a_connection_goes_where_the_configuration_says(
+    port: int, found: Any, watched: Watch, file: str, said: Callable[[int], dict[str, Any]]
+) -> None:
+    """By name, by address, or where Redis itself says that its others are; and nowhere else."""
+    acts, before = pretender(file.removeprefix(f"{ROOT}/")), watched.allowed[file]
+    acts["on_behalf"](acts["connects"], port, **said(port))
+    assert (found(), watched.allowed[file] > before) == ([], True)
+    with socket.socket() as another:
+        another.bind(("127.0.0.1", 0))
+        another.listen()
+        acts["on_behalf"](acts["connects"], another.getsockname()[1], **said(port))
+    assert any(f"{file} to " in one for one in found())
+    acts["on_behalf"](acts["connects"], port, **said(1))
+    assert any(f"{file} to " in one for one in found())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("file", [file for file, says in MAY.items() if says], ids=by_name)
+def test_who_may_goes_nowhere_by_itself(port: int, found: Any, file: str) -> None:
+    """Without a configuration on the stack; and no program is started but the keeper's command."""
+    acts = pretender(file.removeprefix(f"{ROOT}/"))
+    for act, whither in (("connects", port), ("resolves", port), ("sends", port)):
+        acts[act](whither)
+        assert any(f"by {file} to " in one for one in found()), act
+    acts["on_behalf"](acts["starts"], "true", command=["false"])
+    assert any(f"by {file} to ['true']" in one for one in found())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("file", [one for one in MAY if MAY[one] is MAY[ENGINE]], ids=by_name)
+def test_who_asks_the_client_goes_where_its_engine_is(port: int, found: Any, file: str) -> None:
+    """The room stands nearest to the socket, the engine behind it."""
+    act = pretender(file.removeprefix(f"{ROOT}/"))["connects"]
+    on_behalf = pretender("proxy/engine.py")["on_behalf"]
+    on_behalf(act, port, **a_redis("127.0.0.1", port))
+    assert found() == []
+    on_behalf(act, port, **a_redis("127.0.0.1", port + 1))
+    assert any(f"by {file} to ('127.0.0.1', {port})" in one for one in found())
+
+
+def test_a_keeper_is_the_command_that_was_set(found: Any) -> None:
+    """Word for word."""
+    acts = pretender("vault/keeper.py")
+    acts["on_behalf"](acts["starts"], "true", command=("true",))
+    assert found() == []
+    acts["on_behalf"](acts["starts"], "true", command=("true", "-x"))
+    assert any(KEEPER in one for one in found())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_worker_reaches_its_coordinator_alone(
+    port: int, found: Any, socket_in: Callable[[str], str]
+) -> None:
+    """A socket in the data directory: neither another one nor an address."""
     acts = pretender("proxy/workers/companion.py")
-    place = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(place)
-        listening.listen()
-        acts["joins"](place)
+    right, wrong = socket_in("right"), socket_in("wrong")
+    known = {"self": SimpleNamespace(_meeting=SimpleNamespace(path=Path(right)))}
+
+    def each(whither: str) -> None:
+        acts["on_behalf"](acts["joins"], whither, **known)
         for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
             with asyncio.Runner(loop_factory=loop) as runner:
-                runner.run(acts["meets"](place))
-        assert found() == []
-    acts["connects"](port)
-    assert any("proxy/workers/companion.py" in one for one in found())
+                acts["on_behalf"](lambda path: runner.run(acts["meets"](path)), whither, **known)
+
+    each(right)
+    assert found() == []
+    each(wrong)
+    assert len([one for one in found() if f"by {COMPANION} to {wrong}" in one]) == 4
+    acts["on_behalf"](acts["connects"], port, **known)
+    assert any(f"by {COMPANION} to ('127.0.0.1', {port})" in one for one in found())
+
+
+@asynccontextmanager
+async def hanging_up() -> AsyncIterator[int]:
+    """The port of a server that says nothing."""
+    server = await asyncio.start_server(lambda _r, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_client_of_redis_that_goes_astray_is_seen(watched: Watch, found: Any) -> None:
+    """The engine's own is where `cache.url` says; one that somebody else made is not."""
+    async with hanging_up() as configured, hanging_up() as another:
+        before = watched.allowed[ENGINE]
+        place = Place.of(f"redis://:some-password@localhost:{configured}")
+        engine = Engine(place, "relay", SystemClock())
+        with pytest.raises(Gone):
+            await engine.run(lambda client: client.ping())
+        assert (found(), watched.allowed[ENGINE] > before) == ([], True)
+        await engine.aclose()
+        engine = Engine(place, "relay", SystemClock())
+        engine._client = redis.Redis(port=another)
+        with pytest.raises(Gone):
+            await engine.run(lambda client: client.ping())
+        await engine.aclose()
+    assert any(f"by {ENGINE} to " in one and str(another) in one for one in found())
+
+
+async def test_a_driver_of_postgresql_that_goes_astray_is_seen(
+    watched: Watch, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is where `vault.url` says, and nowhere else."""
+    usual = asyncpg.connect
+    async with hanging_up() as configured, hanging_up() as another:
+        sessions = Sessions(f"postgresql://me@localhost:{configured}/vault?sslmode=disable")
+        before = watched.allowed[SESSIONS]
+        with pytest.raises((OSError, asyncpg.PostgresError)):
+            await sessions.connect()
+        assert (found(), watched.allowed[SESSIONS] > before) == ([], True)
+        monkeypatch.setattr(asyncpg, "connect", lambda _dsn, **more: usual(port=another, **more))
+        with pytest.raises((OSError, asyncpg.PostgresError)):
+            await sessions.connect()
+    assert any(f"by {SESSIONS} to " in one and str(another) in one for one in found())
 
 
 def test_other_threads_are_seen(port: int, found: Any) -> None:
@@ -171,13 +377,9 @@ def test_a_driver_may_tell_its_server_that_nobody_waits(
 
 
 def test_the_methods_of_the_loop_are_those_that_go_out() -> None:
-    """Of everything that a loop can do, these open connections or look names up."""
-    outward = {
-        name
-        for name in dir(uvloop.Loop)
-        if name.startswith(("create_connection", "create_unix_conn", "create_datagram", "get"))
-        or name == "sock_connect"
-    }
+    """Of all that a loop can do, these open connections, look names up or start programs."""
+    ways = ("create_connection", "create_unix_conn", "create_datagram", "subprocess", "get")
+    outward = {name for name in dir(uvloop.Loop) if name.startswith((*ways, "sock_connect"))}
     inward = {"get_debug", "get_exception_handler", "get_task_factory"}
     assert outward - inward == set(LOOP_METHODS)
 
