@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.support.canaries import LEDGER
 from tests.support.origin import Exchange, Origin
 
 SERVER, CLIENT, INTERNAL = 2, 3, 1
@@ -62,6 +64,11 @@ class TraceCollector(Origin):
         self.status = status
         self.spans: list[Span] = []
         self.came = asyncio.Event()
+
+    @property
+    def may_not_come(self) -> Collection[str]:
+        """Nor a key."""
+        return LEDGER.secrets
 
     async def _take(self, exchange: Exchange) -> None:
         body = await exchange.read_body()

@@ -16,13 +16,15 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 import trustme
+
+from tests.support.canaries import LEDGER
 
 Headers = Iterable[tuple[str, str]]
 Handler = Callable[["Exchange"], Awaitable[None]]
@@ -342,9 +344,20 @@ class Origin:
                     await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
                 await exchange.read_body()
             self.requests.append(request)
+            self._look_at(request)
             await self._answer(exchange)
             if exchange.closed or (request.header("connection") or "").lower() == "close":
                 return
+
+    def _look_at(self, request: Recorded) -> None:
+        """Whether keyrelay has sent a secret where none belongs."""
+        if secrets := self.may_not_come:
+            LEDGER.look("what was sent on", request.raw + request.body, among=secrets)
+
+    @property
+    def may_not_come(self) -> Collection[str]:
+        """Nobody but keyrelay has any use for a platform token; a key is for an upstream."""
+        return LEDGER.tokens
 
     async def _answer(self, exchange: Exchange) -> None:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

@@ -3,6 +3,10 @@
 import asyncio
 import urllib.request
 
+import pytest
+
+from tests.support.canaries import LEDGER
+from tests.support.collector import TraceCollector
 from tests.support.origin import Exchange, Origin, ThreadedOrigin, chunk, reply, sse
 
 
@@ -60,3 +64,24 @@ def test_threaded_origin_serves_a_blocking_client() -> None:
     ):
         assert answer.read() == b"data: one\n\ndata: two\n\n"
     assert origin.last.path == "/x"
+
+
+@pytest.mark.parametrize("where", [b"/?a=%b", b"/ HTTP/1.1\r\nX-A: %b", b"body"])
+@pytest.mark.parametrize("kind", [Origin, TraceCollector])
+async def test_what_is_sent_on_is_looked_at(where: bytes, kind: type[Origin]) -> None:
+    """No upstream is given a platform token; a collector of traces not even a key."""
+    token, key = b"kr_0123456789ab_" + b"E" * 38, b"sk-CANARY-0123456789-abcdefgh"
+    LEDGER.token(token.decode())
+    LEDGER.key(key)
+    found = []
+    async with kind() as origin:
+        for secret in (b"nothing", key, token):
+            target, body = (where % secret, b"") if b"%b" in where else (b"/", secret)
+            ending = b"" if b"HTTP" in target else b" HTTP/1.1"
+            length = b"Content-Length: %d" % len(body)
+            raw = b"POST %b%b\r\nHost: h\r\n%b\r\n\r\n" % (target, ending, length)
+            origin.answer_with(reply(200, [("Connection", "close")]))
+            await _exchange(origin, raw + body)
+            found.append(len(LEDGER.leaks))
+            LEDGER.leaks.clear()
+    assert found == ([0, 1, 1] if kind is TraceCollector else [0, 0, 1])
