@@ -392,7 +392,7 @@ async def answer(exchange: Exchange) -> None:
 @dataclass
 class Town:
     """What callers of a server know. `stored`: when a call was begun whose answer was whole and
-    marked as stored, and when that was there; `kept`: calls whose answers a restarted server
+    marked as stored, by no store in trouble, and when that was there; `kept`: calls whose answers a restarted server
     gave."""
 
     credential: tuple[str, str]
@@ -413,7 +413,8 @@ class Town:
                         return
                     assert got.status == 200, got.body
                     assert got.body == expected(f"/{number}")
-                    if "stored" in (got.header("cache-status") or ""):
+                    said = got.header("cache-status") or ""
+                    if "stored" in said and "store-error" not in said:
                         self.stored[number] = began, perf_counter()
 
     async def greet(self, up: Served) -> None:
