@@ -392,8 +392,8 @@ async def answer(exchange: Exchange) -> None:
 @dataclass
 class Town:
     """What callers of a server know. `stored`: when a call was begun whose answer was whole and
-    marked as stored, by no store in trouble, and when that was there; `kept`: calls whose answers a restarted server
-    gave."""
+    marked as stored, by no store in trouble, and when that was there; `kept`: calls whose answers
+    a restarted server gave."""
 
     credential: tuple[str, str]
     next_one: int = 1
