@@ -111,7 +111,7 @@ class Engine:
             async with asyncio.timeout(seconds), self._turns:
                 asked = True
                 if self._half_there and probing:  # who only reads, or asks for a sign, saw nothing
-                    await client.set(self.key("engine", "probe"), b"", px=1000)
+                    await _unless_refused(client.set(self.key("engine", "probe"), b"", px=1000), 0)
                 found = await ask(client)
         except Exception as error:
             raise self._failed(error) if asked else Gone("too many ask Redis at once") from error
@@ -192,7 +192,8 @@ class Engine:
         if told is None:
             if not self.up:
                 raise Gone("Redis does not answer")
-            told = await _sign(subscription)
+            await subscription.ping()
+            told = await _unless_refused(_heard(subscription, DEADLINE_SECONDS), [])
             if told is None:
                 raise Gone("Redis says nothing")
         return tuple(told) if len(told) == 3 else (b"", b"", b"")
@@ -297,15 +298,14 @@ async def _heard(subscription: Any, seconds: float) -> list[Any] | None:
     return told
 
 
-async def _sign(subscription: Any) -> list[Any] | None:
-    """Its next word, asked for by a PING; who can't write a dump refuses that, and is there."""
-    await subscription.ping()
+async def _unless_refused(asked: Awaitable[Result], refused: Result) -> Result:
+    """Who has no room for it, or can't write a dump, refuses even a PING, and is there."""
     try:
-        return await _heard(subscription, DEADLINE_SECONDS)
+        return await asked
     except Exception as error:
         if not _is_an_answer(error):
             raise
-        return []
+        return refused
 
 
 Connected = tuple[Client, Callable[[], Awaitable[object]] | None]

@@ -214,6 +214,25 @@ async def test_one_that_reads_its_data_is_not_there_before_it_has(
     assert [one.levelno for one in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
+async def test_one_that_was_a_replica_is_there_again_though_it_has_no_room(
+    clock: FakeClock,
+) -> None:
+    """It refuses the write that tells it from a replica, and serves who reads."""
+    with redis_running() as running:
+        engine = Engine(Place.of(running.url), "keyrelay-test", clock)
+        running.say("replicaof", "127.0.0.1", "1")
+        with pytest.raises(Gone, match="ReadOnlyError"):
+            await engine.run(lambda client: client.set("k", b""))
+        running.say("replicaof", "no", "one")
+        running.say("config", "set", "maxmemory", "1")
+        clock.advance(PAUSE_SECONDS)
+        assert await engine.run(lambda client: client.ping())
+        assert engine.up
+        with pytest.raises(Refused, match="OutOfMemoryError"):
+            await engine.run(lambda client: client.set("k", b""))
+        await engine.aclose()
+
+
 def said(running: RunningRedis, word: str) -> str:
     """Nothing, as long as it is not there."""
     with suppress(subprocess.CalledProcessError):
