@@ -88,7 +88,7 @@ async def coordinate(meeting: Meeting, listener: socket.socket, data: Path) -> N
     counts = LocalCounts("sliding", Budgets(SqliteLedger(data / "usage.db"), CLOCK), CLOCK)
     await counts.start()
     for office in (
-        Storing(store, coordinator.spread, Boarding().holds),
+        Storing(store, coordinator.spread, Boarding()),
         Counting(counts, CLOCK),
         Cpu(),
     ):

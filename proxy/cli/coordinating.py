@@ -90,7 +90,7 @@ async def _keep(duty: Duty, coordinator: Coordinator, stack: contextlib.AsyncExi
     stack.push_async_callback(counts.stop)
     boarding = Boarding()
     coordinator.add(boarding)
-    coordinator.add(Storing(store, coordinator.spread, boarding.holds))
+    coordinator.add(Storing(store, coordinator.spread, boarding))
     coordinator.add(Counting(counts, desk.clock))
 
 

@@ -4,6 +4,7 @@ what was said for those who follow. `Commons` says what is promised."""
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
@@ -79,7 +80,7 @@ class Boarding:
     """An Office: all leaders of all workers."""
 
     def __init__(self) -> None:
-        self._numbers = count(1)
+        self._numbers = count(1 + secrets.randbits(48))  # never those of a coordinator before
         self._current: dict[bytes, Leading] = {}
         self._all: dict[int, Leading] = {}
 
@@ -114,6 +115,14 @@ class Boarding:
         if leading is None or leading.link is not link:
             return False
         return leading.newest and leading.key == key
+
+    def outdate(self, key: bytes, at: float) -> None:
+        """A later answer is stored, of a worker that could not board: nobody joins or stores this
+        one any more."""
+        leading = self._current.get(key)
+        if leading is not None and leading.at < at:
+            leading.newest = False
+            self._uncover(leading)
 
     def _board(self, link: Link, wish: Any) -> tuple[str, int, int]:
         """What the worker is, of which leader, and its place among those who follow."""

@@ -47,7 +47,10 @@ given_of = attrgetter(*(field.name for field in fields(Entry)))
 
 
 What = tuple[tuple[Any, ...], int]
-"""An entry to be kept, and the number of its lease; 0: it has none."""
+"""An entry to be kept, and the number of its lease; 0: it needs none."""
+
+UNASKED: Final = -1
+"""The number, where nobody could be asked for a lease."""
 
 
 class Remembering(Protocol):
@@ -188,7 +191,7 @@ class SharedStore:
     ) -> None:
         """Keeps an entry in place of those that would have answered its request; whose lease the
         coordinator does not know any more is Overtaken."""
-        what = given_of(entry), 0 if fence is None or not fence.values else int(fence.values[0])
+        what = given_of(entry), _lease(fence)
         sent = {vary: select(vary) for vary in {*self._met, entry.vary}}
         blocks = body.blocks(CHUNK)
         async with contextlib.aclosing(blocks):
@@ -237,6 +240,12 @@ class SharedStore:
             return await self._companion.ask(verb, *given)
         except (Away, Refused) as error:
             raise StoreError(f"the coordinator: {error}") from error
+
+
+def _lease(fence: Fence | None) -> int:
+    if fence is None:
+        return 0
+    return int(fence.values[0]) if fence.values else UNASKED
 
 
 class RemoteBody:

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from proxy.cache.commons import Overtaken
 from proxy.cache.entry import Entry, Found, Miss, SchemaTooNew, Store, StoredBody, StoreError
 from proxy.cache.key import Select
 from proxy.workers.link import Link, Verb
-from proxy.workers.store import UNKNOWN, What, given_of
+from proxy.workers.store import UNASKED, UNKNOWN, What, given_of
 from vault import Purge
 
 PATIENCE: Final = 10.0
@@ -21,8 +21,17 @@ PATIENCE: Final = 10.0
 
 Spread = Callable[..., None]
 
-Holds = Callable[[Link, int, bytes], bool]
-"""Whether a worker still has a lease, by its number, for a key."""
+
+class Leases(Protocol):
+    """Who makes which call, as far as the store has to know."""
+
+    def holds(self, link: Link, number: int, key: bytes) -> bool:
+        """Whether a worker still has a lease, by its number, for a key."""
+        ...
+
+    def outdate(self, key: bytes, at: float) -> None:
+        """Ends the lease of a call that began before."""
+        ...
 
 
 class _UnknownVary(Exception):
@@ -42,10 +51,10 @@ class _Reading(NamedTuple):
 class Storing:
     """An Office over a Store. `spread`: tells the other workers."""
 
-    def __init__(self, store: Store, spread: Spread, holds: Holds) -> None:
+    def __init__(self, store: Store, spread: Spread, leases: Leases) -> None:
         self._store = store
         self._spread = spread
-        self._holds = holds
+        self._leases = leases
         self._numbers = count(1)
         self._reading: dict[int, _Reading] = {}
         self._uploads: dict[int, Upload] = {}
@@ -124,19 +133,36 @@ class Storing:
         self, link: Link, what: What, sent: dict[bytes, bytes], octets: bytes
     ) -> list[bytes] | None:
         """Names that the worker has still to tell; none: it is written. None: it comes too late."""
-        entry, may = self._may(link, what)
+        entry, may = Entry(*what[0]), self._may(link, what)
         unknown = await self._unknown(entry, sent)
         if not unknown:
-            if not may():
+            if await self._is_late(what, sent) or not may():
                 return None
             await self._write(link, entry, sent, _Whole(octets))
         return unknown
 
-    def _may(self, link: Link, what: What) -> tuple[Entry, Callable[[], bool]]:
-        """What is to be kept, and whether it may: asked right before it waits in the order in which
-        answers are written, so that a later one is written later."""
+    def _may(self, link: Link, what: What) -> Callable[[], bool]:
+        """Whether it may be kept: asked right before it waits in the order in which answers are
+        written, so that a later one is written later. A refresh without a lease ends older ones."""
         entry, lease = Entry(*what[0]), what[1]
-        return entry, lambda: not lease or self._holds(link, lease, entry.key)
+
+        def may() -> bool:
+            if lease == UNASKED:
+                self._leases.outdate(entry.key, entry.requested_at)
+            return lease <= 0 or self._leases.holds(link, lease, entry.key)
+
+        return may
+
+    async def _is_late(self, what: What, sent: dict[bytes, bytes]) -> bool:
+        """Whether an answer without a lease would replace one that was asked for later."""
+        if what[1] > 0:
+            return False
+        entry = Entry(*what[0])
+        found = await self._store.get(entry.key, _knowing(sent), entry.made_at)
+        if isinstance(found, Miss):
+            return False
+        found.close()
+        return found.entry.requested_at > entry.requested_at
 
     async def _write(
         self, link: Link, entry: Entry, sent: dict[bytes, bytes], body: StoredBody
@@ -156,10 +182,12 @@ class Storing:
         return list(met)
 
     async def _begin(self, link: Link, what: What, sent: dict[bytes, bytes]) -> Any:
-        entry, may = self._may(link, what)
+        entry, may = Entry(*what[0]), self._may(link, what)
         unknown = await self._unknown(entry, sent)
         if unknown:
             return 0, unknown
+        if await self._is_late(what, sent):
+            may = bool  # which says no
         number = next(self._numbers)
         self._uploads[number] = Upload(link, may, partial(self._write, link, entry, sent))
         return number, []

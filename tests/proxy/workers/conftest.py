@@ -49,7 +49,7 @@ class Office:
         self.boarding = Boarding()
         self.reporting = Reporting(self.coordinator.spread)
         for one in (
-            Storing(self.store, self.coordinator.spread, self.boarding.holds),
+            Storing(self.store, self.coordinator.spread, self.boarding),
             Counting(self.counts, self.clock),
             Passing(self.coordinator.spread),
             self.boarding,

@@ -172,8 +172,12 @@ class Writer:
     async def keep(self, body: Body) -> bool:
         return await self.lead.keep(partial(self._put, body))
 
-    async def _put(self, body: Body, fence: Fence | None) -> bool:
-        times = NOW, NOW, NOW + 10
+    async def keep_alone(self, body: Body, at: float) -> bool:
+        """As one whose call began while it could ask nobody."""
+        return await self._put(body, Fence(), at)
+
+    async def _put(self, body: Body, fence: Fence | None, at: float = NOW) -> bool:
+        times = at, at, NOW + 10
         entry = Entry(b"k", b"", b"", "t", "s", *times, 200, (), len(body.octets))
         await self.store.put(entry, lambda _vary: b"", body, fence)
         return True
@@ -215,3 +219,43 @@ async def test_a_worker_that_lost_its_lease_with_the_coordinator_stores_nothing(
     await office.back()
     with pytest.raises(Overtaken):
         await one.keep(Body(b"1"))
+
+
+async def test_a_lease_of_a_coordinator_that_is_gone_is_none_of_the_next(office: Office) -> None:
+    """Also where one worker leads the same call again: what it began first is not stored."""
+    one = await a_writer(office)
+    await office.gone()
+    await office.back()
+    commons = TeamCommons(office.companions[0])
+    later = Writer(one.store, (await commons.board(replace(a_wish(), joins=False))).lead)
+    with pytest.raises(Overtaken):
+        await one.keep(Body(b"1"))
+    assert await later.keep(Body(b"2"))
+
+
+@pytest.mark.parametrize("size", [10, 600_000])
+async def test_nothing_older_is_stored_over_a_refresh_that_could_ask_nobody(
+    office: Office, size: int
+) -> None:
+    """It began while its worker had no coordinator and holds no lease; the older one's is over."""
+    first = await a_writer(office)
+    refresh = Writer(SharedStore(office.companions[0]), None)
+    assert await refresh.keep_alone(Body(b"2" * size), NOW + 1)
+    with pytest.raises(Overtaken):
+        await first.keep(Body(b"1" * size))
+    assert (await office.store.stats()).entries == 1
+
+
+@pytest.mark.parametrize("size", [10, 600_000])
+async def test_who_could_ask_nobody_stores_nothing_over_what_was_asked_for_later(
+    office: Office, size: int
+) -> None:
+    """Its call began first; the other one held a lease, and was faster."""
+    later = await a_writer(office)
+    assert await later.keep(Body(b"2" * size))
+    with pytest.raises(Overtaken):
+        await later.keep_alone(Body(b"1" * size), NOW - 1)
+    found = await later.store.get(b"k", lambda _vary: b"", NOW)
+    assert isinstance(found, Found)
+    assert found.entry.requested_at == NOW
+    found.close()
