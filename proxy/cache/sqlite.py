@@ -43,7 +43,7 @@ from proxy.cache.schema import (
     open_for_writing,
     transaction,
 )
-from proxy.cache.writer import BATCH, Writer, delete
+from proxy.cache.writer import Writer, delete
 from proxy.clock import Clock
 from proxy.errors import UpstreamIncomplete
 from vault import Purge, Sealer, VaultError
@@ -264,7 +264,7 @@ class SqliteStore:
     async def sweep(self, now: float) -> None:
         """Removes what is over, notes uses, and gives free pages back to the file system."""
         await self._write(self._writer.note_uses)
-        while await self._write(partial(self._writer.remove_over, now)) == BATCH:
+        while await self._write(partial(self._writer.remove_over, now)):
             pass
         await self._shrink()
 

@@ -32,8 +32,18 @@ BATCH = 256
 STEP = 1024
 """Rows that a purge looks at in one transaction: some 20 ms, if all of them go."""
 
+MUCH = 4 << 20
+"""Octets after which that is enough, however few rows they were."""
+
 PAGES = 1024
 """Free pages that are given back to the file system in one transaction."""
+
+TOO_MANY = 1 << 16
+"""Free pages of which none is given back: SQLite looks through all of them for each. Answers that
+come fill them."""
+
+Doomed = tuple[int, str, int, bytes]
+"""What is known of a row that goes: number, tenant, cost and key."""
 
 ENTRIES = f"INSERT INTO entries (id, state, used_at, cost, head, {', '.join(COMMON)}) VALUES "  # noqa: S608
 ENTRY = f"({', '.join('?' * (5 + len(COMMON)))})"
@@ -192,21 +202,30 @@ class Writer:
         still to come; which row was the last one, or None behind all."""
         values = (purge.at, self._clock.now(), purge.tenant, purge.service, after)
         rows = connection.execute(NEXT, values).fetchall()
-        self._remove([row[:4] for row in rows if row[4]], connection)
-        self._bury(connection)
-        return rows[-1][0] if len(rows) == STEP else None
+        enough = _enough((row[2] if row[4] else 0) for row in rows)
+        self._remove([row[:4] for row in rows[:enough] if row[4]], connection)
+        self.shrink(connection)
+        return rows[enough - 1][0] if enough == STEP or enough < len(rows) else None
 
-    def remove_over(self, now: float, connection: sqlite3.Connection) -> int:
-        """Removes some of what is over; how many."""
-        query = f"SELECT id FROM entries WHERE state = 1 AND expires_at <= ? LIMIT {BATCH}"  # noqa: S608
+    def remove_over(self, now: float, connection: sqlite3.Connection) -> bool:
+        """Removes some of what is over; whether there may be more."""
+        query = (
+            "SELECT id, tenant, cost, key FROM entries WHERE state = 1 AND expires_at <= ?"  # noqa: S608
+            f" LIMIT {BATCH}"
+        )
         rows = connection.execute(query, (now,)).fetchall()
-        self.remove([row[0] for row in rows], connection)
-        self._bury(connection)
-        return len(rows)
+        enough = _enough(row[2] for row in rows)
+        self._remove(rows[:enough], connection)
+        self.shrink(connection)
+        return enough == BATCH or enough < len(rows)
 
     def shrink(self, connection: sqlite3.Connection) -> int:
-        """Gives some free pages back to the file system; how many are left."""
-        for _ in range(min(PAGES, _free_pages(connection))):
+        """Gives free pages back to the file system; how many more it could."""
+        self._bury(connection)
+        free = _free_pages(connection)
+        if free > TOO_MANY:
+            return 0
+        for _ in range(min(PAGES, free)):
             connection.execute("PRAGMA incremental_vacuum(1)")  # Python takes one step of it
         return _free_pages(connection)
 
@@ -221,9 +240,7 @@ class Writer:
         )
         self._remove(rows.fetchall(), connection)
 
-    def _remove(
-        self, rows: Sequence[tuple[int, str, int, bytes]], connection: sqlite3.Connection
-    ) -> None:
+    def _remove(self, rows: Sequence[Doomed], connection: sqlite3.Connection) -> None:
         used = self._count(connection)
         for _number, tenant, cost, key in rows:
             used[tenant] -= cost
@@ -301,6 +318,16 @@ def delete(numbers: Sequence[int], connection: sqlite3.Connection) -> None:
     if numbers:
         query = f"DELETE FROM entries WHERE id IN ({_times(len(numbers), '?')})"  # noqa: S608
         connection.execute(query, numbers)
+
+
+def _enough(octets: Iterable[int]) -> int:
+    """How many from the first on are removed in one transaction."""
+    number, total = 0, 0
+    for number, some in enumerate(octets, 1):  # noqa: B007
+        total += some
+        if total >= MUCH:
+            break
+    return number
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:

@@ -380,6 +380,41 @@ async def test_a_purge_goes_through_the_rows_in_steps(
         assert rows(tmp_path, "PRAGMA page_count")[0][0] < before[0][0] // 4
 
 
+@pytest.mark.parametrize("swept", [False, True])
+async def test_large_answers_go_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    """So that nothing waits long behind them."""
+    monkeypatch.setattr("proxy.cache.writer.MUCH", 2 * CHUNK)
+    async with on_disk(tmp_path) as store:
+        for number in range(5):
+            await put(store, b"%d" % number, bytes(CHUNK))
+        steps, real = list[int](), store._writer._remove
+
+        def noted(some: Any, connection: sqlite3.Connection) -> None:
+            steps.append(len(some))
+            real(some, connection)
+
+        monkeypatch.setattr(store._writer, "_remove", noted)
+        await (store.sweep(NOW + 10) if swept else store.purge(Purge(NOW, None, None)))
+        assert steps == [2, 2, 1]
+        assert rows(tmp_path, "PRAGMA page_count")[0][0] < 20
+
+
+async def test_too_many_free_pages_are_left_to_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To take one away would take too long."""
+    monkeypatch.setattr("proxy.cache.writer.TOO_MANY", 0)
+    async with on_disk(tmp_path) as store:
+        await put(store, body=LARGE)
+        await store.purge(Purge(NOW, None, None))
+        free = rows(tmp_path, "PRAGMA freelist_count")[0][0]
+        assert free > 0
+        await put(store, body=LARGE, requested_at=NOW + 1)
+        assert rows(tmp_path, "PRAGMA freelist_count")[0][0] < free
+
+
 async def test_a_file_that_cant_shrink_is_left_as_large_as_it_is(tmp_path: Path) -> None:
     """As others may have made it."""
     path = tmp_path / "cache.db"
