@@ -124,7 +124,7 @@ TOKENS: Final = Table(
     Column("revoked_at", Float),
     Column("limits", Text),
     Column("upstream_limits", Text),
-    Column("budget", BigInteger),
+    Column("budget", Integer),
     Column("hosts", Text),
     Column("paths", Text),
     Column("methods", Text),

@@ -33,7 +33,7 @@ SCOPED = NewToken(
     1_900_000_000.0,
     ("60/minute", "openai=1000/day"),
     ("10/minute",),
-    10**15,
+    5000,
     Narrowing(("a.example",), ("/v1", "/v2"), ("GET",), ("https://b.example",)),
     10**15,
 )

@@ -1,5 +1,4 @@
-"""How many calls a token may make in all; and a budget may be as large on PostgreSQL too, where a
-column of `Integer` holds 32 bits."""
+"""How many calls a token may make in all."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +9,3 @@ down_revision = "0007"
 
 def upgrade() -> None:
     op.add_column("tokens", sa.Column("calls", sa.BigInteger))
-    if op.get_bind().dialect.name == "postgresql":
-        op.alter_column("tokens", "budget", type_=sa.BigInteger)
