@@ -21,8 +21,8 @@ from vault.tables import TOKENS
 
 LOOKED_UP: Final = 200
 CHANGED: Final = 5
-AT_ONCE: Final = 20_000
-"""Rows of one transaction."""
+AT_ONCE: Final = 100_000
+"""Rows of one transaction: each writes the whole register anew."""
 
 TENANTS: Final = 100
 """That the keys are spread over; the tokens are all one tenant's."""
