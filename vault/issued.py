@@ -165,9 +165,12 @@ class Issued:
 
 
 def _digest_of(token_id: str) -> Select[tuple[bytes]]:
-    """One row with one digest, whether somebody has the id or not."""
-    found = select(_T.digest).where(_T.id == token_id).scalar_subquery()
-    return select(func.coalesce(found, _NOBODY))
+    """One row with one digest, read in the same way whether somebody has the id or not: where
+    nobody has, it is a neighbour's, which no text with this id fits, as it is that of a whole text.
+    """
+    before = select(_T.digest).where(_T.id <= token_id).order_by(_T.id.desc()).limit(1)
+    first = select(_T.digest).order_by(_T.id).limit(1)
+    return select(func.coalesce(before.scalar_subquery(), first.scalar_subquery(), _NOBODY))
 
 
 def _check_services(services: Iterable[str]) -> None:
