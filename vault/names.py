@@ -16,6 +16,8 @@ _LIMIT: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 _MOST_LIMITS: Final = 64
 _BOUND: Final = re.compile(r"[!-~]{1,1024}", re.ASCII)
 _BEYOND_ANY_NUMBER: Final = 10**15 + 1
+_BEYOND_ANY_BUDGET: Final = 2**31
+"""What PostgreSQL's column of it holds: another type would stop releases that run beside this."""
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 
 
@@ -59,8 +61,8 @@ def check_limits(limits: Iterable[str], budget: int | None) -> None:
             f"limits are at most {_MOST_LIMITS} texts such as 60/minute, each of up to 128 "
             "printable characters without a space"
         )
-    if budget is not None and not 0 <= budget < _BEYOND_ANY_NUMBER:
-        raise Invalid("a budget is a number of calls, from 0 to 10**15; or none")
+    if budget is not None and not 0 <= budget < _BEYOND_ANY_BUDGET:
+        raise Invalid("a budget is a number of calls below 2**31; or none")
 
 
 def check_calls(calls: int | None) -> None:

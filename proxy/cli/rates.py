@@ -9,7 +9,8 @@ import click
 
 from proxy.limits.grammar import Limit, parse_limit
 
-_MOST: Final = 10**15
+_MOST_BUDGET: Final = 2**31 - 1
+_MOST_CALLS: Final = 10**15
 
 
 class Nothing(Enum):
@@ -44,8 +45,8 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # no argument in clic
 
     name = "calls"
 
-    def __init__(self, least: int) -> None:
-        self._least = least
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -55,11 +56,11 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # no argument in clic
         if text == NONE.value:
             return NONE
         number = int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else -1
-        if not self._least <= number <= _MOST:
+        if not self._least <= number <= self._most:
             self.fail("expected a number of calls such as 5000, or none", param, ctx)
         return number
 
 
 RATE: Final = _Rate()
-BUDGET: Final = _Number(least=0)
-CALLS: Final = _Number(least=1)
+BUDGET: Final = _Number(0, _MOST_BUDGET)
+CALLS: Final = _Number(1, _MOST_CALLS)

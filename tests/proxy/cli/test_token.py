@@ -223,6 +223,7 @@ def test_limits_can_be_set_later(relay: Terminal) -> None:
         (["--limit", "1/minute", "--limit", "none"], "leave it out to set others"),
         (["--budget", "-1"], "expected a number of calls such as 5000, or none"),
         (["--budget", "9" * 17], "expected a number of calls such as 5000, or none"),
+        (["--budget", str(2**31)], "expected a number of calls such as 5000, or none"),
         *(
             (["--calls", number], "expected a number of calls such as 5000, or none")
             for number in ("0", "-1", "1e6", "1.5", "٣", "", str(2**63), str(10**15 + 1))

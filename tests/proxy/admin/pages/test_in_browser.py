@@ -285,7 +285,7 @@ async def test_no_page_is_wider_than_its_screen(
         await opened.up.add_key("openai", alias="a" * 64, key=KEYS["openai"])
         await opened.up.add_backend("openai", f"https://{'very-' * 9}long.example.com/{'x' * 80}")
         limits = ("openai=1000000000/minute", "60/minute")
-        more = {"limits": limits, "budget": 10**15, "key_aliases": {"openai": "a" * 64}}
+        more = {"limits": limits, "budget": 2**31 - 1, "key_aliases": {"openai": "a" * 64}}
         await opened.call(token=await opened.up.issue("n" * 64, **more))
         for width in (360, 740, 1110, 1130):
             await opened.page.set_viewport_size({"width": width, "height": 740})
