@@ -34,8 +34,9 @@ ABREAST: Final = 100
 
 TRANSFERS_A_SECOND: Final = 400.0
 BOMBS_A_SECOND: Final = 25.0
-FIRST: Final = 0.1
-"""That part comes before anything is measured: it fills what has a bound, and is no leak."""
+FIRST: Final = 0.3
+"""That part more comes before anything is measured: it fills what has a bound, such as the pages
+that each connection to a database holds, and is no leak."""
 
 PATIENCE_SECONDS: Final = 100.0
 """Longer than an idle connection is kept on either side."""
