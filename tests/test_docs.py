@@ -355,7 +355,7 @@ async def test_the_first_call_of_the_readme_works(tmp_path: Path) -> None:
 def test_the_cost_of_the_guards_is_what_was_measured() -> None:
     """The table is the one that the bench made of its figures; every kind of guard has a row."""
     rows = json.loads((ROOT / "bench/results/guards.json").read_text())
-    assert guards.table(rows) in (ROOT / "docs/security.md").read_text()
+    assert guards.table(rows) in (ROOT / "docs/SECURITY.md").read_text()
     assert {row["when"] for row in rows.values()} == {"", *guards.WHEN}
 
 
@@ -364,8 +364,8 @@ NO_PROMISE = {"To report a fault"}
 
 
 def test_every_promise_names_the_test_that_holds_it() -> None:
-    """In docs/security.md, each under its heading; and all that is named is there."""
-    page = (ROOT / "docs/security.md").read_text()
+    """In docs/SECURITY.md, each under its heading; and all that is named is there."""
+    page = (ROOT / "docs/SECURITY.md").read_text()
     parts = {part.partition("\n")[0]: SPAN.findall(part) for part in page.split("\n## ")[1:]}
     named = {title: [NAMED.fullmatch(span) for span in found] for title, found in parts.items()}
     bare = {title for title, found in named.items() if not any(found)}

@@ -1,4 +1,4 @@
-"""The table of `make attack`, on a terminal and in the README; its kills in docs/security.md.
+"""The table of `make attack`, on a terminal and in the README; its kills in docs/SECURITY.md.
 
     python -m tests.attack.shown                     the README shows docs/attack.json
     python -m tests.attack.shown build/attack.json   takes the figures of a run, or several, first
@@ -21,7 +21,7 @@ from tests.attack.outcome import Outcome, Row
 ROOT: Final = Path(__file__).parent.parent.parent
 KEPT: Final = ROOT / "docs/attack.json"
 README: Final = ROOT / "README.md"
-PROMISES: Final = ROOT / "docs/security.md"
+PROMISES: Final = ROOT / "docs/SECURITY.md"
 BEGIN: Final = "<!-- the table of docs/attack.json, written by tests/attack/shown.py -->\n"
 END: Final = "<!-- its end -->\n"
 HEAD: Final = ("point", "attack", "tried", "found", "figures", "seconds")
