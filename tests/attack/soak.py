@@ -32,6 +32,9 @@ QUIET_SECONDS: Final = 100.0
 SETTINGS: Final = "cache: {memory_bytes: 8MiB, disk_bytes: 64MiB}\n"
 """Small, so that both are full soon: what they hold is no leak."""
 
+AN_HOUR_TOLD: Final = 300.0
+"""Seconds from which on a run tells what an hour would bring; a shorter one is all beginning."""
+
 GROWTH: Final = 1.25
 GROWTH_MIB: Final = 20.0
 HANDLES: Final = 20
@@ -144,8 +147,9 @@ async def soaked(soak: Soak, name: str) -> Outcome:
     """What comes of it."""
     rest = await soak.go()
     found = judge(soak.samples, rest)
+    slope = f" ({found.slope:+.1f} MiB/h)" if rest.at >= AN_HOUR_TOLD else ""
     told = (
-        f"{found.early:.0f} MiB early, {found.late:.0f} late ({found.slope:+.1f} MiB/h); "
+        f"{found.early:.0f} MiB early, {found.late:.0f} late{slope}; "
         f"{soak.samples[0].handles} handles before, {rest.handles} after; "
         f"{soak.done['revoke']} tokens revoked, {soak.done['reload']} reloads"
     )
