@@ -32,11 +32,17 @@ AGAIN_SECONDS: Final = 60.0
 CARRIED: Final = ".carried"
 """What is added to the file's name."""
 
-_HAS_BUDGETS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'budgets'"
+_IS_THERE: Final = "SELECT 1 FROM sqlite_master WHERE name = ?"
 _OLDEST: Final = (
-    "SELECT call FROM singles ORDER BY id LIMIT 1",
-    "SELECT began || token_id || service FROM sums ORDER BY began, token_id, service LIMIT 1",
+    ("singles", "SELECT call FROM singles ORDER BY id LIMIT 1"),
+    ("budget_writers", "SELECT writer FROM budget_writers ORDER BY seen, writer LIMIT 1"),
+    (
+        "sums",
+        "SELECT began || token_id || service FROM sums ORDER BY began, token_id, service LIMIT 1",
+    ),
 )
+"""What a copy of a file has too, and no other file: the names of the first two are random."""
+
 _log = logging.getLogger("keyrelay.usage")
 
 
@@ -110,17 +116,21 @@ class Carrying:
 
 
 def _name_of(file: sqlite3.Connection) -> str:
-    """Copies of one file have one name: several instances may have been made of one directory."""
-    for question in _OLDEST:
-        if found := file.execute(question).fetchone():
+    """Copies of one file have one name, as several instances may have been made of one directory;
+    two files never do: of the second nothing would be counted."""
+    for table, question in _OLDEST:
+        if _has(file, table) and (found := file.execute(question).fetchone()):
             return f"usage.db {found[0]}"
-    return "usage.db"
+    return "usage.db"  # with nothing in it
+
+
+def _has(file: sqlite3.Connection, table: str) -> bool:
+    return file.execute(_IS_THERE, (table,)).fetchone() is not None
 
 
 def _steps(file: sqlite3.Connection) -> Iterator[tuple[Freight, list[Any]]]:
     """The same ones each time, as nobody changes the file."""
-    has_budgets = file.execute(_HAS_BUDGETS).fetchone() is not None
-    for freight in ALL if has_budgets else ALL[1:]:
+    for freight in ALL if _has(file, "budgets") else ALL[1:]:
         found = file.execute(freight.rows)
         while some := found.fetchmany(ROWS):
             yield freight, some

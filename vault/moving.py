@@ -7,6 +7,7 @@ and the copy is made anew by the next run.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,9 @@ from vault.registering import faults, read
 from vault.store import Inside, Store, hold, state_in
 from vault.tables import AUDIT, DATA_KEYS, METADATA
 
+Ready = Callable[[], Awaitable[None]]
+"""What else is to be done there before the copy counts; what it raises undoes the copy."""
+
 MOVE: Final = "vault migrate"
 """The action of the last row of a copy."""
 
@@ -39,16 +43,16 @@ class Moving:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def move(self, place: str | Path) -> Moved:
+    async def move(self, place: str | Path, ready: Ready | None = None) -> Moved:
         """To a URL or a SQLite file. Raises AlreadyExists where another vault is there, Unopenable
-        where the copy is not sound, Invalid, StoreUnavailable."""
+        where the copy is not sound, Invalid, StoreUnavailable, and what `ready` raises."""
         there = Store.at(place)
         try:
-            return await self._move(there)
+            return await self._move(there, ready)
         finally:
             await there.close()
 
-    async def _move(self, there: Store) -> Moved:
+    async def _move(self, there: Store, ready: Ready | None) -> Moved:
         here = self._core.store
         if here.described == there.described:
             raise Invalid(f"the vault is in {there.described} already")
@@ -65,6 +69,8 @@ class Moving:
                 await there.engine.count_on(new)
                 await self._look_over(new, rows)
                 await self._record(new, there)
+                if ready is not None:
+                    await ready()
             await old.execute(_STANDS, {"at": schema.MOVED})
         return Moved(here.described, there.described, rows)
 

@@ -15,7 +15,7 @@ from vault.declaring import Declaring
 from vault.importing import Importing
 from vault.issued import Issued
 from vault.keys import Keys
-from vault.moving import Moving
+from vault.moving import Moving, Ready
 from vault.noting import Noting
 from vault.places import Places
 from vault.records import (
@@ -259,13 +259,15 @@ class Vault:
         """
         return await self._backing_up.backup(path, lock, beside)
 
-    async def move(self, place: str | Path) -> Moved:
+    async def move(self, place: str | Path, ready: Ready | None = None) -> Moved:
         """The vault to another database, by its URL or file; this one refuses itself from then on.
 
+        `ready` is awaited once the target is known to be empty or left behind, before the copy
+        counts: what it raises leaves the vault where it is, and the target as it was.
         Raises AlreadyExists where another vault is there, Unopenable where a row is not as it was
         written, Invalid for a URL that can't be used.
         """
-        return await self._moving.move(place)
+        return await self._moving.move(place, ready)
 
     # what the running proxy reads -------------------------------------------------------------
 

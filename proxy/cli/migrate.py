@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,8 @@ from proxy.cli.output import json_option, show_done
 from proxy.cli.secrets_in import read_url
 from proxy.cli.session import open_vault_of, require_data, with_desk
 from proxy.config import resolve_url, url_of_vault
-from proxy.limits.keeping import bring, ledger_at, written_in_all
+from proxy.limits.keeping import bring, forget, ledger_at, written_in_all
+from proxy.limits.postgres import PostgresLedger
 from vault import Moved
 
 FILE: Final = "file"
@@ -70,18 +72,25 @@ async def _moved(desk: Desk, place: _Place) -> Moved:
     calls = {} if url is None else await written_in_all(ledger_at(desk.data, url.text))
     if calls is None:
         raise Failed("what tokens have called in all can't be read; nothing was moved: try again")
+    there = place.place if isinstance(place.place, str) else None
     vault = await open_vault_of(desk, config)
     try:
-        moved = await vault.move(place.place)
+        moved = await vault.move(place.place, partial(_make_ready, there))
     finally:
         await vault.close()
-    there = place.place if isinstance(place.place, str) else None
     if calls and not await bring(calls, ledger_at(desk.data, there)):
         raise Failed(
             f"the vault is in {moved.entered} now, but not what tokens with --calls have called: "
             "those begin anew there; issue them anew"
         )
     return moved
+
+
+async def _make_ready(url: str | None) -> None:
+    """What a database that was left has counted for good is older than what comes: in the file of
+    usage, or with `bring`. It would be counted twice."""
+    if url is not None and not await forget(PostgresLedger(url)):
+        raise Failed("calls in all of before can't be reset there; nothing was moved: try again")
 
 
 def _place(desk: Desk, to: str | None) -> _Place:

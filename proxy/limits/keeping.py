@@ -30,6 +30,19 @@ async def written_in_all(ledger: Ledger) -> Mapping[str, int] | None:
         await ledger.aclose()
 
 
+async def forget(ledger: Ledger) -> bool:
+    """Makes it no calls in all there, for every subject; whether that is written."""
+    try:
+        there = await ledger.spent(EVER)
+        if there is None:
+            return False
+        for subject, made in there.items():
+            ledger.note(subject, EVER, -made)
+        return len(await ledger.flush()) == len(there)
+    finally:
+        await ledger.aclose()
+
+
 async def bring(calls: Mapping[str, int], ledger: Ledger) -> bool:
     """Makes it so many calls in all there, where it is fewer; whether that is written."""
     try:

@@ -178,6 +178,19 @@ async def test_copies_of_one_directory_count_once(file: Path, url: str, tmp_path
     assert not copy.exists()
 
 
+async def test_each_file_is_counted_though_no_calls_are_in_it(tmp_path: Path, url: str) -> None:
+    """Where usage is off: the next one of a directory too, but a copy once."""
+    path, copy = tmp_path / "usage.db", tmp_path / "other" / "usage.db"
+    copy.parent.mkdir()
+    await counted(SqliteLedger(path), 40)
+    shutil.copy(path, copy)
+    await carried(path, url)
+    await carried(copy, url)
+    await counted(SqliteLedger(path), 2)
+    await carried(path, url)
+    assert await spent(url) == 42
+
+
 async def test_a_database_that_is_gone_is_waited_for(
     file: Path, postgres: RunningPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -164,7 +164,7 @@ class RunningPostgres(Running):
     def pass_over(self) -> None:
         """Of the WAL what a new database has put there: it is nobody's."""
         for path in self._files(self.GROWING[1:]):
-            with path.open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(self.looked_at.get(path, 0))
                 self.looked_at[path] = file.tell() + len(file.read().rstrip(b"\0"))
 

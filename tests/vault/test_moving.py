@@ -144,6 +144,25 @@ async def test_a_vault_that_is_not_sound_is_not_moved(
     assert said(url, "SELECT count(*) FROM keys") == [(0,)]
 
 
+async def test_a_target_that_can_not_be_made_ready_gets_nothing(
+    vault: Vault, postgres: RunningPostgres
+) -> None:
+    """The vault stays where it is, goes on there, and may be moved later."""
+    url, asked = postgres.another(), list[str]()
+    await filled(vault)
+
+    async def ready() -> None:
+        asked.append("ready")
+        if len(asked) == 1:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await vault.move(url, ready)
+    await vault.put_key(new_key(alias="later"))
+    assert (await vault.move(url, ready)).rows["tokens"] == 1
+    assert len(asked) == 2
+
+
 async def test_what_is_no_other_database_is_refused(
     vault: Vault, data: Path, postgres: RunningPostgres
 ) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from proxy.carrying import Carrying
 from proxy.limits.budgets import Ledger
 from proxy.limits.keeping import written_in_all
 from proxy.limits.ledger import SqliteLedger
 from proxy.limits.notes import EVER
 from proxy.limits.postgres import PostgresLedger
+from proxy.usage import SqliteUsage
 from tests.proxy.cli.conftest import CANARY, OTHER, Terminal
+from tests.proxy.usage.conftest import NOON, a_row
 from tests.support.engines import RunningPostgres
 
 
@@ -138,6 +144,64 @@ def test_what_tokens_have_called_in_all_goes_along(
     asyncio.run(called(SqliteLedger(file), {"ann": 1, "bob": 7}))
     assert "have called came along" in shell.run("migrate", "--to", "file").out
     assert asyncio.run(called(SqliteLedger(file))) == {"ann": 5, "bob": 7}
+
+
+async def carried(file: Path, url: str) -> None:
+    """As the first server does that starts with the database."""
+    work = Carrying(file, url)
+    await work.start()
+    assert work._work is not None
+    await work._work
+
+
+@pytest.mark.parametrize("usage", [True, False], ids=["with usage", "without"])
+def test_there_and_back_and_there_again_counts_each_call_in_all_once(
+    shell: Terminal, url: str, usage: bool
+) -> None:
+    """What was left behind in a database is older than what comes back to it."""
+    shell.environ["DB"] = url
+    config, file = shell.data / "keys.yaml", shell.data / "usage.db"
+    shell.run("init")
+    for turn in (1, 2, 3):
+        asyncio.run(called(SqliteLedger(file), {"ann": 10}))
+        if usage:
+            with closing(SqliteUsage(file)) as store:
+                store.write([a_row(call=f"call-{turn}", token="ann", began=NOON)])
+        shell.run("migrate", "--to", "${DB}")
+        asyncio.run(carried(file, url))
+        config.write_text("vault:\n  url: ${DB}\n")
+        assert asyncio.run(called(PostgresLedger(url), {"ann": 3})) == {"ann": 13 * turn}
+        shell.run("migrate", "--to", "file")
+        config.write_text("")
+        assert asyncio.run(called(SqliteLedger(file))) == {"ann": 13 * turn}
+
+
+def test_a_vault_that_goes_on_keeps_what_it_has_counted(shell: Terminal, url: str) -> None:
+    """Whoever tries to move an old copy there is refused."""
+    shell.environ["DB"] = url
+    shell.run("init")
+    shutil.copytree(shell.data, shell.home / "copy")
+    shell.run("migrate", "--to", "${DB}")
+    asyncio.run(called(PostgresLedger(url), {"ann": 5}))
+    (shell.data / "keys.yaml").write_text("vault:\n  url: ${DB}\n")
+    shell.run("token", "issue", "ann")
+    shutil.rmtree(shell.data)
+    shutil.move(shell.home / "copy", shell.data)
+    assert "go on with that" in shell.run("migrate", "--to", "${DB}", code=1).err
+    assert asyncio.run(called(PostgresLedger(url))) == {"ann": 5}
+
+
+def test_nothing_is_moved_where_that_can_not_be_made_ready(
+    shell: Terminal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, with nothing lost."""
+    shell.environ["DB"] = url
+    shell.run("init")
+    with monkeypatch.context() as gone:
+        gone.setattr("proxy.limits.postgres._SPENT", "SELECT nothing FROM nowhere WHERE $1 = ''")
+        assert "nothing was moved: try again" in shell.run("migrate", "--to", "${DB}", code=1).err
+    shell.run("token", "issue", "ann")
+    assert "1 tokens" in shell.run("migrate", "--to", "${DB}").out
 
 
 def test_it_is_said_where_that_can_not_go_along(
