@@ -150,7 +150,8 @@ class Cache:
         return self._trouble.lasts
 
     async def purge(self, purge: Purge) -> None:
-        """Ends the answers that a purge covers; returns when the store has taken them out."""
+        """Ends the answers that a purge covers; returns when the store has taken them out, or has
+        refused to."""
         self.apply_purges((purge,))
         await self._removing.done()
 
@@ -183,7 +184,8 @@ class Cache:
             self._flights.overtake()
 
     async def sweep(self) -> None:
-        """Gives back the room of answers that are over."""
+        """Gives back the room of answers that are over; of purged ones, if the store refused."""
+        self._removing.try_again()
         now = self._clock.now()
         self._memory.sweep(now)
         try:

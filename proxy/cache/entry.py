@@ -167,8 +167,8 @@ class Store(Protocol):
         """Notes that an entry of this key was used."""
         ...
 
-    async def purge(self, purge: Purge) -> None:
-        """Removes what was requested up to `purge.at`."""
+    async def purge(self, *purges: Purge) -> None:
+        """Removes what any of them covers: what was requested up to its `at`."""
         ...
 
     async def sweep(self, now: float) -> None:

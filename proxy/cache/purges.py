@@ -18,15 +18,30 @@ class Purges:
 
     def add(self, purge: Purge) -> bool:
         """Takes a purge; whether it says anything new."""
-        reach = (purge.tenant, purge.service)
-        if purge.at <= self._at.get(reach, float("-inf")):
+        if self.know(purge):
             return False
-        self._at[reach] = purge.at
+        self._at[purge.tenant, purge.service] = purge.at
         return True
+
+    def know(self, purge: Purge) -> bool:
+        """Whether a purge, or a later one of its reach, was taken before."""
+        return purge.at <= self._at.get((purge.tenant, purge.service), float("-inf"))
+
+    def take(self) -> tuple[Purge, ...]:
+        """All of them, and forgets them."""
+        taken = tuple(Purge(at, *reach) for reach, at in self._at.items())
+        self._at.clear()
+        return taken
 
     def cover(self, tenant: str, service: str, requested_at: float) -> bool:
         """Whether an answer that was requested then is over."""
         return requested_at <= self._newest(tenant, service)
+
+    def end(self, tenant: str, service: str, requested_at: float, now: float) -> bool:
+        """Whether a stored answer has to go: it is over, or one of those reaches it, and a clock
+        that ran ahead says that it is still to come."""
+        newest = self._newest(tenant, service)
+        return newest > float("-inf") and not newest < requested_at <= now
 
     def newest_of(self, grant: Grant) -> float:
         """When what is kept for such calls was last purged."""

@@ -74,6 +74,7 @@ class RedisStore:
         self._shelves = Shelves(engine, sealer, clock)
         self._registers = Registers(self._shelves, settings.quota)
         self._purges = Purges()
+        self._refused = Purges()
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._purging: set[asyncio.Task[None]] = set()
         self._asking: dict[bytes, _Asking] = {}
@@ -253,19 +254,24 @@ class RedisStore:
 
     # Removing.
 
-    async def purge(self, purge: Purge) -> None:
-        """Begins to remove what was requested up to `purge.at`."""
-        self._purges.add(purge)
-        task = asyncio.create_task(self._purge(purge), name="keyrelay-cache-purge")
-        self._purging.add(task)
-        task.add_done_callback(self._purging.discard)
+    async def purge(self, *purges: Purge) -> None:
+        """Begins to remove what any of them covers."""
+        for purge in purges:
+            self._purges.add(purge)
+            task = asyncio.create_task(self._purge(purge), name="keyrelay-cache-purge")
+            self._purging.add(task)
+            task.add_done_callback(self._purging.discard)
 
     async def _purge(self, purge: Purge) -> None:
-        with contextlib.suppress(StoreError):  # nobody answers with it; its time ends by itself
+        try:
             await self._registers.purge(purge)
+        except StoreError:  # nobody answers with it; the next sweep tries again
+            self._refused.add(purge)
 
     async def sweep(self, now: float) -> None:
-        """Notes uses; takes out of the registers what is over, and some of what was evicted."""
+        """Notes uses; takes out of the registers what is over, and some of what was evicted; and
+        what a purge could not take out."""
+        await self.purge(*self._refused.take())
         touched, self._touched = self._touched, set()
         for key in touched:
             await self._shelves.run(TOUCH, (self._shelves.shelf(tag_of(key)),))

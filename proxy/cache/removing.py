@@ -1,15 +1,15 @@
-"""Takes out of the store what purges cover, one purge after the other, while calls go on.
+"""Takes out of the store what purges cover, all that wait in one go, while calls go on.
 
-Nobody is answered with it any more: the cache knows its purges. What a stop leaves is taken out
-after the next start, which is told of all purges again.
+Nobody is answered with it any more: the cache knows its purges. What the store refuses is tried
+again; what a stop leaves is taken out after the next start, which is told of all purges again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from proxy.cache.entry import Store
+from proxy.cache.purges import Purges
 from proxy.cache.trouble import Trouble
 from vault import Purge
 
@@ -20,36 +20,44 @@ class Removing:
     def __init__(self, store: Store, trouble: Trouble) -> None:
         self._store = store
         self._trouble = trouble
-        self._waiting: deque[Purge] = deque()
+        self._waiting = Purges()
+        self._refused = Purges()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, purge: Purge) -> None:
-        """One more."""
-        self._waiting.append(purge)
-        if self._task is None:
+    def add(self, *purges: Purge) -> None:
+        """More of them."""
+        for purge in purges:
+            self._waiting.add(purge)
+        if purges and self._task is None:
             self._task = asyncio.create_task(self._run(), name="keyrelay-cache-purges")
 
+    def try_again(self) -> None:
+        """Those that the store has refused."""
+        self.add(*self._refused.take())
+
     async def done(self) -> None:
-        """Waits until nothing is left to go."""
+        """Waits until nothing is left to go but what the store has refused."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def aclose(self) -> None:
         """Gives up what is left."""
-        self._waiting.clear()
+        self._waiting.take()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                await self._remove(self._waiting.popleft())
+            while purges := self._waiting.take():
+                await self._remove(purges)
         finally:
             self._task = None
 
-    async def _remove(self, purge: Purge) -> None:
+    async def _remove(self, purges: tuple[Purge, ...]) -> None:
         try:
-            await self._store.purge(purge)
+            await self._store.purge(*purges)
         except Exception as error:  # whatever it is, the next one may succeed
+            for purge in purges:
+                self._refused.add(purge)
             self._trouble.tell("purge its store", error)

@@ -34,6 +34,7 @@ from proxy.cache.key import Select
 from proxy.cache.lane import Lane
 from proxy.cache.pins import Pins
 from proxy.cache.policy import CacheSettings
+from proxy.cache.purges import Purges
 from proxy.cache.row import CHUNK, COLUMNS, Row
 from proxy.cache.schema import (
     holdings,
@@ -53,6 +54,9 @@ Result = TypeVar("Result")
 
 READS = 16
 """Answers that are looked up in one go at most: how long the first of them waits for the last."""
+
+SHRINKS = 64
+"""Transactions of one sweep that give free pages back at most: the next one goes on."""
 
 
 class SqliteStore:
@@ -252,26 +256,35 @@ class SqliteStore:
 
     # Removing.
 
-    async def purge(self, purge: Purge) -> None:
-        """Removes what was requested up to `purge.at`, also of what waits to be written; and what
-        a clock that ran ahead says is still to come."""
-        self._writer.purge(purge)
+    async def purge(self, *purges: Purge) -> None:
+        """Removes what any of them covers, also of what waits to be written; and what a clock that
+        ran ahead says is still to come. However many they are, it looks at each row once."""
+        covering = Purges()
         last: int | None = 0
+        for purge in purges:
+            self._writer.purge(purge)
+            covering.add(purge)
         while last is not None:
-            last = await self._write(partial(self._writer.remove_covered, purge, last))
+            last = await self._write(partial(self._writer.remove_covered, covering, last))
         await self._shrink()
 
     async def sweep(self, now: float) -> None:
-        """Removes what is over, notes uses, and gives free pages back to the file system."""
+        """Removes what is over or beyond the limits, notes uses, and gives free pages back to the
+        file system."""
         await self._write(self._writer.note_uses)
         while await self._write(partial(self._writer.remove_over, now)):
+            pass
+        while await self._write(self._writer.remove_surplus):
             pass
         await self._shrink()
 
     async def _shrink(self) -> None:
-        before, left = -1, await self._write(self._writer.shrink)
-        while 0 < left != before:  # of a file that can't shrink the number stays
-            before, left = left, await self._write(self._writer.shrink)
+        before = -1
+        for _ in range(SHRINKS):
+            left = await self._write(self._writer.shrink)
+            if left in (0, before):  # of a file that can't shrink the number stays
+                return
+            before = left
 
 
 class PinnedBody:

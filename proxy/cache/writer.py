@@ -39,8 +39,8 @@ PAGES = 1024
 """Free pages that are given back to the file system in one transaction."""
 
 TOO_MANY = 1 << 16
-"""Free pages of which none is given back: SQLite looks through all of them for each. Answers that
-come fill them."""
+"""Free pages beyond which fewer are given back in one transaction, the more there are: SQLite looks
+through all of them for each."""
 
 Doomed = tuple[int, str, int, bytes]
 """What is known of a row that goes: number, tenant, cost and key."""
@@ -49,9 +49,8 @@ ENTRIES = f"INSERT INTO entries (id, state, used_at, cost, head, {', '.join(COMM
 ENTRY = f"({', '.join('?' * (5 + len(COMMON)))})"
 CHUNKS = "INSERT INTO chunks VALUES "
 NEXT = (
-    "SELECT id, tenant, cost, key, state = 1 AND (requested_at <= ? OR requested_at > ?)"  # noqa: S608
-    " AND tenant = ifnull(?, tenant) AND service = ifnull(?, service)"
-    f" FROM entries WHERE id > ? ORDER BY id LIMIT {STEP}"
+    "SELECT id, tenant, cost, key, service, requested_at FROM entries"  # noqa: S608
+    f" WHERE id > ? AND state = 1 ORDER BY id LIMIT {STEP}"
 )
 TOUCH = (
     "WITH used (key, at) AS (VALUES {}) UPDATE entries SET used_at = used.at"
@@ -117,7 +116,7 @@ class Writer:
         """Keeps small answers, each in place of those that would have answered its request."""
         for group in _without_repeats(batch):
             self._insert([one for one in group if not self._is_purged(one.entry)], connection)
-        self._make_room(connection)
+        self._make_room(sum(one.entry.cost for one in batch), connection)
 
     def _insert(self, group: Sequence[Waiting], connection: sqlite3.Connection) -> None:
         if not group:
@@ -162,7 +161,7 @@ class Writer:
         self._count_in((entry,), connection)
         head = row.seal_head(entry, self._sealer)
         connection.execute("UPDATE entries SET state = 1, head = ? WHERE id = ?", (head, row.id))
-        self._make_room(connection)
+        self._make_room(entry.cost, connection)
 
     def _replace(self, selects: dict[bytes, Select], connection: sqlite3.Connection) -> None:
         keys = [key for key in selects if self.presence.may_hold(key)]
@@ -196,14 +195,15 @@ class Writer:
         return self._purges.cover(entry.tenant, entry.service, entry.requested_at)
 
     def remove_covered(
-        self, purge: Purge, after: int, connection: sqlite3.Connection
+        self, purges: Purges, after: int, connection: sqlite3.Connection
     ) -> int | None:
-        """Removes what a purge covers among the next rows, and what a clock that ran ahead says is
-        still to come; which row was the last one, or None behind all."""
-        values = (purge.at, self._clock.now(), purge.tenant, purge.service, after)
-        rows = connection.execute(NEXT, values).fetchall()
-        enough = _enough((row[2] if row[4] else 0) for row in rows)
-        self._remove([row[:4] for row in rows[:enough] if row[4]], connection)
+        """Removes what purges end among the next rows; which row was the last one, or None behind
+        all."""
+        now, rows = self._clock.now(), connection.execute(NEXT, (after,)).fetchall()
+        ends = [purges.end(row[1], row[4], row[5], now) for row in rows]
+        enough = _enough(row[2] * end for row, end in zip(rows, ends, strict=True))
+        going = (row[:4] for row, end in zip(rows[:enough], ends, strict=False) if end)
+        self._remove(list(going), connection)
         self.shrink(connection)
         return rows[enough - 1][0] if enough == STEP or enough < len(rows) else None
 
@@ -223,9 +223,8 @@ class Writer:
         """Gives free pages back to the file system; how many more it could."""
         self._bury(connection)
         free = _free_pages(connection)
-        if free > TOO_MANY:
-            return 0
-        for _ in range(min(PAGES, free)):
+        pages = PAGES if free <= TOO_MANY else PAGES // 8 * TOO_MANY // free
+        for _ in range(min(max(1, pages), free)):
             connection.execute("PRAGMA incremental_vacuum(1)")  # Python takes one step of it
         return _free_pages(connection)
 
@@ -256,19 +255,35 @@ class Writer:
         for number in self._pins.released():
             connection.execute("DELETE FROM entries WHERE id = ? AND state = 2", (number,))
 
-    def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Removes the longest unused entries of the tenant that holds the most, or too much."""
+    def remove_surplus(self, connection: sqlite3.Connection) -> bool:
+        """Removes some of what is beyond a limit that is lower than it was; whether there is more.
+        For what comes there is room already."""
+        is_more = self._evict(MUCH, connection)
+        self.shrink(connection)
+        return is_more
+
+    def _make_room(self, added: int, connection: sqlite3.Connection) -> None:
+        """Removes what is beyond the limits: more than was added, but not all at once."""
         self._bury(connection)
         if len(self._touched) >= TOUCHES // 2:
             self.note_uses(connection)
+        self._evict(added + MUCH, connection)
+
+    def _evict(self, most: int, connection: sqlite3.Connection) -> bool:
+        """Removes the longest unused entries of the tenant that holds the most, or too much, until
+        it is so many octets; whether there is still too much."""
         while (tenant := self._too_large(connection)) is not None:
+            if most <= 0:
+                return True
             self.note_uses(connection)
-            oldest = self._oldest(tenant, connection)
+            before, oldest = self._count(connection).total(), self._oldest(tenant, most, connection)
             if not oldest:  # somebody else has removed rows
                 self._used = None
-                return
+                break
             self.evicted += len(oldest)
             self.remove(oldest, connection)
+            most -= before - self._count(connection).total()
+        return False
 
     def _too_large(self, connection: sqlite3.Connection) -> str | None:
         used = self._count(connection)
@@ -277,13 +292,14 @@ class Writer:
                 return tenant
         return None
 
-    def _oldest(self, tenant: str, connection: sqlite3.Connection) -> list[int]:
-        """As many as must go, but no more than leave the tenant as large as the next."""
+    def _oldest(self, tenant: str, most: int, connection: sqlite3.Connection) -> list[int]:
+        """As many as must go, but no more than leave the tenant as large as the next, or than are
+        so many octets."""
         used, settings = self._count(connection), self._settings
         held = used[tenant]
         surplus = max(held - settings.quota, used.total() - settings.disk_bytes)
         others = (octets for other, octets in used.items() if other != tenant)
-        least = held - min(surplus, max(1, held - max(others, default=0)))
+        least = held - min(surplus, most, max(1, held - max(others, default=0)))
         rows = connection.execute(
             "SELECT id, cost FROM entries WHERE tenant = ? AND state = 1"
             " ORDER BY used_at, id LIMIT ?",

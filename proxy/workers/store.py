@@ -228,9 +228,10 @@ class SharedStore:
             self._companion.tell("store_put_abort", number)
             raise
 
-    async def purge(self, purge: Purge) -> None:
-        """Removes what was requested up to `purge.at`."""
-        await self._ask("store_purge", (purge.at, purge.tenant, purge.service))
+    async def purge(self, *purges: Purge) -> None:
+        """Removes what any of them covers; what another worker has asked for is removed once."""
+        given = [(purge.at, purge.tenant, purge.service) for purge in purges]
+        await self._ask("store_purge", given)
 
     async def sweep(self, now: float) -> None:
         """Nothing: who owns the file sweeps it."""

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import count, starmap
 from typing import Any, Final, NamedTuple, Protocol
 
 from proxy.cache.commons import Overtaken
 from proxy.cache.entry import Entry, Found, Miss, SchemaTooNew, Store, StoredBody, StoreError
 from proxy.cache.key import Select
+from proxy.cache.purges import Purges
 from proxy.workers.link import Link, Verb
 from proxy.workers.store import UNASKED, UNKNOWN, What, given_of
 from vault import Purge
@@ -56,6 +57,8 @@ class Storing:
         self._spread = spread
         self._leases = leases
         self._numbers = count(1)
+        self._purged = Purges()
+        self._purging = asyncio.Lock()
         self._reading: dict[int, _Reading] = {}
         self._uploads: dict[int, Upload] = {}
 
@@ -210,8 +213,14 @@ class Storing:
         if upload is not None:
             upload.abort()
 
-    async def _purge(self, _link: Link, given: tuple[Any, ...]) -> None:
-        await self._store.purge(Purge(*given))
+    async def _purge(self, _link: Link, given: list[tuple[Any, ...]]) -> None:
+        """Every worker asks for every purge; who comes later waits until the first one is done."""
+        async with self._purging:
+            purges = [purge for purge in starmap(Purge, given) if not self._purged.know(purge)]
+            if purges:
+                await self._store.purge(*purges)
+            for purge in purges:
+                self._purged.add(purge)
 
 
 class Upload:

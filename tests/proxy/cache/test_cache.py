@@ -526,7 +526,7 @@ async def test_what_a_purge_could_not_delete_is_over_all_the_same(
         await bench.get()
     async with opened(Reply(chunks=(b"new",)), clock=FakeClock(NOW + 2)) as bench:
 
-        async def fails(_purge: Purge) -> None:
+        async def fails(*_purges: Purge) -> None:
             raise StoreError("locked")
 
         monkeypatch.setattr(bench.store, "purge", fails)
@@ -535,16 +535,44 @@ async def test_what_a_purge_could_not_delete_is_over_all_the_same(
         assert (answer.hit, answer.body) == (False, b"new")
 
 
+async def test_what_the_store_could_not_purge_is_tried_again_with_each_sweep(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is gone; of the same reach only the latest is left to try."""
+    purge, later = Purge(NOW + 1), Purge(NOW + 2)
+    async with opened(Reply()) as bench:
+        await bench.get()
+        await bench.landed()
+        bench.clock.advance(3)
+        tried, real = list[tuple[Purge, ...]](), bench.store.purge
+
+        async def refuses(*purges: Purge) -> None:
+            tried.append(purges)
+            if len(tried) < 4:
+                raise StoreError("locked")
+            await real(*purges)
+
+        monkeypatch.setattr(bench.store, "purge", refuses)
+        for one in (purge, later):
+            await bench.cache.purge(one)
+        for entries in (1, 0, 0):
+            await bench.cache.sweep()
+            await bench.cache._removing.done()
+            assert (await bench.cache.stats()).entries == entries
+        assert tried == [(purge,), (later,), (later,), (later,)]
+
+
 async def test_nobody_waits_until_the_store_has_let_purged_answers_go(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are over at once, whatever their number; one purge goes after the other, and a stop
+    """They are over at once, whatever their number; all purges that wait go together, and a stop
     leaves the rest to the next start."""
-    begun, go_on, forever = list[Purge](), asyncio.Event(), asyncio.Event()
+    begun, go_on, forever = list[tuple[Purge, ...]](), asyncio.Event(), asyncio.Event()
     purges = Purge(NOW + 1, "default", None), Purge(NOW + 1, None, "openai")
+    others = Purge(NOW + 1, "a", None), Purge(NOW + 1, "b", None)
 
-    async def removes(purge: Purge) -> None:
-        begun.append(purge)
+    async def removes(*purges: Purge) -> None:
+        begun.append(purges)
         await (go_on if len(begun) == 1 else forever).wait()
 
     async with opened(Reply(chunks=(b"old",)), Reply(chunks=(b"new",))) as bench:
@@ -554,9 +582,11 @@ async def test_nobody_waits_until_the_store_has_let_purged_answers_go(
         bench.clock.advance(2)
         bench.cache.apply_purges(purges)
         assert (await bench.get(a_call(body=Body(b"another")))).body == b"new"
-        assert begun == [purges[0]]
+        assert begun == [purges]
+        for other in others:
+            bench.cache.apply_purges((other,))
         go_on.set()
-        await until(lambda: begun == list(purges))
+        await until(lambda: begun == [purges, others])
         assert (await bench.get(a_call(body=Body(b"another")))).hit
 
 

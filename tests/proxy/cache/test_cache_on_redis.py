@@ -28,6 +28,7 @@ OF_FILES = {
     "test_a_purge_ends_what_a_clock_that_ran_ahead_stored",
     "test_a_caller_who_leaves_a_large_hit_lets_it_go",
     "test_a_store_that_takes_nothing_is_told_until_it_does",
+    "test_what_the_store_could_not_purge_is_tried_again_with_each_sweep",
 }
 """Tests of what only a file does, as to be empty at once, or that bring a store of their own."""
 

@@ -399,6 +399,29 @@ async def test_a_purge_is_done_once_for_all_processes(redis: RunningRedis) -> No
         assert await found(one) is Miss.ABSENT
 
 
+async def test_a_purge_that_failed_is_tried_again_with_the_next_sweep(
+    redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks for it a second time."""
+    async with in_redis(redis) as store:
+        await put(store)
+        tried, real = list[Purge](), store._registers.purge
+
+        async def noted(purge: Purge) -> None:
+            tried.append(purge)
+            if len(tried) == 1:
+                raise StoreError("Redis is gone")
+            await real(purge)
+
+        monkeypatch.setattr(store._registers, "purge", noted)
+        await purged(store, Purge(NOW, None, None))
+        for _ in range(2):
+            await store.sweep(NOW)
+            await until(lambda: not store._purging)
+            assert (await store.stats()).entries == 0
+        assert len(tried) == 2
+
+
 async def test_what_is_written_after_its_purge_goes_at_once(redis: RunningRedis) -> None:
     """Its upstream call was under way."""
     async with in_redis(redis) as store:

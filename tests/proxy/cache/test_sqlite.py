@@ -26,6 +26,7 @@ from proxy.cache.entry import (
 )
 from proxy.cache.lane import REST_SECONDS, Lane
 from proxy.cache.policy import CacheSettings
+from proxy.cache.purges import Purges
 from proxy.cache.row import CHUNK
 from proxy.cache.schema import read_stats
 from proxy.cache.sqlite import SqliteStore
@@ -317,7 +318,7 @@ async def test_a_failed_removal_hides_nothing(
     """A transaction that is rolled back has removed no key."""
     async with on_disk(tmp_path) as store:
         await put(store)
-        monkeypatch.setattr(store._writer, "_make_room", lambda connection: 1 / 0)
+        monkeypatch.setattr(store._writer, "_make_room", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await put(store, body=b"new")
         assert await found(store) == b"body"
@@ -354,6 +355,27 @@ async def test_a_purge_removes_what_it_covers(tmp_path: Path, purge: Purge, left
         assert (await store.stats()).entries == left
 
 
+async def test_many_purges_look_at_each_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row goes where any of them covers it; of equal reach the later one counts."""
+    async with on_disk(tmp_path, FakeClock(NOW + 1)) as store:
+        await put(store, b"a")
+        await put(store, b"b", tenant="u")
+        await put(store, b"c", tenant="u", service="x")
+        await put(store, b"d", tenant="u", requested_at=NOW + 9)
+        await put(store, b"e", tenant="v")
+        passes, real = list[int](), store._writer.remove_covered
+        monkeypatch.setattr(
+            store._writer, "remove_covered", lambda *given: passes.append(1) or real(*given)
+        )
+        purges = Purge(NOW, "t"), Purge(NOW, "u", "s"), Purge(NOW - 1, "t"), Purge(NOW - 1)
+        await store.purge(*purges)
+        assert len(passes) == 1
+        left = [key for key in (b"a", b"b", b"c", b"d", b"e") if await found(store, key) == b"body"]
+        assert left == [b"c", b"e"]
+
+
 async def test_a_purge_goes_through_the_rows_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,9 +388,9 @@ async def test_a_purge_goes_through_the_rows_in_steps(
         before, steps = rows(tmp_path, "PRAGMA page_count"), list[int]()
         real = store._writer.remove_covered
 
-        def noted(purge: Purge, after: int, connection: sqlite3.Connection) -> int | None:
+        def noted(purges: Purges, after: int, connection: sqlite3.Connection) -> int | None:
             steps.append(after)
-            return real(purge, after, connection)
+            return real(purges, after, connection)
 
         monkeypatch.setattr(store._writer, "remove_covered", noted)
         await store.purge(Purge(NOW, "t", None))
@@ -401,18 +423,56 @@ async def test_large_answers_go_few_at_a_time(
         assert rows(tmp_path, "PRAGMA page_count")[0][0] < 20
 
 
-async def test_too_many_free_pages_are_left_to_what_comes(
+async def test_of_too_many_free_pages_each_sweep_gives_some_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To take one away would take too long."""
+    """Few at a time, as each takes long; answers that come fill them, too."""
     monkeypatch.setattr("proxy.cache.writer.TOO_MANY", 0)
+    monkeypatch.setattr("proxy.cache.sqlite.SHRINKS", 2)
+
+    def free() -> int:
+        number: int = rows(tmp_path, "PRAGMA freelist_count")[0][0]
+        return number
+
     async with on_disk(tmp_path) as store:
         await put(store, body=LARGE)
         await store.purge(Purge(NOW, None, None))
-        free = rows(tmp_path, "PRAGMA freelist_count")[0][0]
-        assert free > 0
-        await put(store, body=LARGE, requested_at=NOW + 1)
-        assert rows(tmp_path, "PRAGMA freelist_count")[0][0] < free
+        before = free()
+        assert before > 9
+        await put(store, body=bytes(40_000), requested_at=NOW + 1)
+        assert free() < before
+        while (before := free()) > 0:
+            await store.sweep(NOW)
+            assert before - 4 <= free() < before
+        assert await found(store) == bytes(40_000)
+
+
+async def test_a_lower_limit_is_reached_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes makes more room than it takes; the sweep removes the rest, and the disk has its
+    room back."""
+    cost = OVERHEAD + 9999
+    monkeypatch.setattr("proxy.cache.writer.MUCH", 4 * cost)
+    async with on_disk(tmp_path) as store:
+        for number in range(40):
+            await put(store, b"%d" % number, bytes(9999))
+        before = rows(tmp_path, "PRAGMA page_count")[0][0]
+    async with on_disk(tmp_path, disk_bytes=4 * cost) as store:
+        await put(store, body=bytes(9999))
+        assert (await store.stats()).entries == 36
+        steps, real = list[bool](), store._writer.remove_surplus
+
+        def noted(connection: sqlite3.Connection) -> bool:
+            steps.append(real(connection))
+            return steps[-1]
+
+        monkeypatch.setattr(store._writer, "remove_surplus", noted)
+        await store.sweep(NOW)
+        assert (await store.stats()).entries == 4
+        assert steps == [True] * 7 + [False]
+        assert await found(store) == bytes(9999)
+        assert rows(tmp_path, "PRAGMA page_count")[0][0] < before // 4
 
 
 async def test_a_file_that_cant_shrink_is_left_as_large_as_it_is(tmp_path: Path) -> None:

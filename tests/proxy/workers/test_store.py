@@ -125,6 +125,32 @@ async def test_purges_and_uses_reach_the_store(office: Office) -> None:
     await store.sweep(NOW)
 
 
+async def test_what_several_workers_purge_is_looked_for_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks later waits for the first; what failed counts for nothing."""
+    (one, _), (other, _) = await a_store(office), await a_store(office)
+    asked, real = list[tuple[Purge, ...]](), office.store.purge
+
+    async def noted(*purges: Purge) -> None:
+        asked.append(purges)
+        if len(asked) == 1:
+            raise StoreError("locked")
+        await real(*purges)
+
+    monkeypatch.setattr(office.store, "purge", noted)
+    await put(one, b"body")
+    old, new = (Purge(NOW + 5, "t"), Purge(NOW + 5, "u")), Purge(NOW + 6, "t")
+    with pytest.raises(StoreError):
+        await one.purge(*old)
+    await asyncio.gather(one.purge(*old), other.purge(*old))
+    assert await got(other) is Miss.ABSENT
+    await other.purge(*old, new)
+    assert asked == [old, old, (new,)]
+    for store in (one, other):
+        await store.close()
+
+
 async def test_a_body_that_breaks_is_not_kept(office: Office) -> None:
     """Neither half of it, nor is what comes after it lost."""
     store, _ = await a_store(office)
