@@ -8,14 +8,13 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.clock import SystemClock
 from proxy.cycle import RelayCycle
 from proxy.door import OPEN_WIDE, Door
-from proxy.errors import BadRequest, HeaderTooLarge, RelayError, RequestTooSlow
+from proxy.errors import BadRequest, HeaderTooLarge, RequestTooSlow
+from proxy.feeding import FedProtocol
 from proxy.framing import MAX_FIELDS, MAX_HEADER, MAX_TARGET, check_framing, too_large
-from proxy.messages import Fields, values
 from proxy.patience import Outgoing, Patience, Phase, Waits
 from proxy.refusal import crowded, refuse_crowd, whole_response
 
@@ -28,10 +27,9 @@ PIECE = 16 * 1024
 
 _WAITS = Waits()
 _NOTHING = memoryview(b"")
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class RelayProtocol(HttpToolsProtocol):
+class RelayProtocol(FedProtocol):
     """One connection of a caller. `begun`: requests whose header the parser has begun to read.
 
     The scope's `extensions` get `keyrelay`: the request's RelayCycle.
@@ -48,11 +46,9 @@ class RelayProtocol(HttpToolsProtocol):
         self.counted: str | None = None  # what this connection counts as, once it is let in
         self.outgoing: Outgoing | None = None  # where it is more than the transport
         self._speaks_for_others = False
-        self.refusal: RelayError | None = None
         self._waits = waits
         self._cycles: list[RelayCycle] = []
         self._octets = self._silent = self.begun = 0
-        self._in_header = self._resuming = False
         self._between = True
         self.is_deaf = False  # our last words are out
         self._unread: memoryview[int] = _NOTHING  # behind a full queue
@@ -104,11 +100,13 @@ class RelayProtocol(HttpToolsProtocol):
         self._silent = 0
         if self._resuming:
             return
+        fields = self._fields
         try:
-            check_framing(self.parser.get_http_version(), self.url, self._fields)
-            self._door.hosts.check(self._fields)
+            check_framing(self.parser.get_http_version(), self.url, fields)
+            self._door.hosts.check(fields)
         except BadRequest as error:
             self._refuse(error)
+        self._portions.expect_body(fields)
         self._in_header = False
         self._patience.body()
         path, _, query = self.url.partition(b"?")
@@ -186,6 +184,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._silent = 0
         if not self._body_comes_after_upgrade():
             super().on_message_complete()
+            self._portions.expect_line()
             self._between = self.is_plain
             self.request_is_whole()
 
@@ -354,46 +353,6 @@ class RelayProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
         self._patience.closing()
-
-    # Upgrades are never made (RFC 9110 section 7.8 lets a server ignore them), but the parser ends
-    # its work at one: without what follows here a body would be read as the next request.
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._body_comes_after_upgrade():
-                self._resume_at_body()
-            elif self.scope["method"] == "CONNECT" or b"websocket" in self._upgrade():
-                return  # what follows is not HTTP, and the call is refused
-            if rest := data[upgrade.args[0] :]:
-                self._feed(rest)
-
-    def _upgrade(self) -> bytes:
-        return b",".join(values(self._fields, b"upgrade")).lower()
-
-    def _body_comes_after_upgrade(self) -> bool:
-        if not self.parser.should_upgrade() or self.scope["method"] == "CONNECT":
-            return False
-        return not _FRAMING.isdisjoint(name for name, _ in self.headers)
-
-    def _resume_at_body(self) -> None:
-        """A new parser that has just read a header with the same framing."""
-        lines = [b"%s: %s\r\n" % field for field in self.headers if field[0] in _FRAMING]
-        self.parser = httptools.HttpRequestParser(self)
-        self._resuming = True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
-        self._resuming = False
-
-    # Refusals.
-
-    def _refuse(self, error: RelayError) -> None:
-        self.refusal = error
-        raise ValueError(error.code)
-
-    @property
-    def _fields(self) -> Fields:
-        return tuple(self.headers)
 
     def _unanswered(self) -> list[RelayCycle]:
         return [cycle for cycle in self._cycles if not cycle.response_complete]

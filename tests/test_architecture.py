@@ -70,6 +70,7 @@ FLOORS = {
     "proxy.door": MACHINES,
     "proxy.guesses": MACHINES,
     "proxy.familiar": MACHINES,
+    "proxy.feeding": MACHINES,
     "proxy.patience": MACHINES,
     "proxy.logs": MACHINES,
     "proxy.usage": MACHINES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import pytest
@@ -38,10 +38,18 @@ HOSTS = {
 }
 VERSIONS = {
     "HTTP/0.9": b"GET /proxy\r\n\r\n",
+    "HTTP/0.9 without another word": b"GET /proxy\r\n",
+    "HTTP/0.9 ended by LF": b"GET /proxy\n",
+    "HTTP/0.9 by name without another word": b"GET /proxy HTTP/0.9\r\n",
+    "HTTP/0.9 of a target like a version": b"GET /proxy/HTTP/1.1\r\n",
     "HTTP/0.9 by name": b"GET / HTTP/0.9\r\nHost: a\r\n\r\n",
     "HTTP/1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
     "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a method of RTSP": b"DESCRIBE /proxy RTSP/1.0\r\nHost: a\r\n\r\n",
+    "RTSP": b"OPTIONS /proxy RTSP/1.0\r\nHost: a\r\n\r\n",
+    "RTSP/1.1": b"GET /proxy RTSP/1.1\r\nHost: a\r\n\r\n",
+    "ICE": b"SOURCE /proxy ICE/1.0\r\nHost: a\r\n\r\n",
     "a name in lower case": b"GET / http/1.1\r\nHost: a\r\n\r\n",
     "no method": b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": bytes.fromhex("1603010200010001fc0303") + bytes(64),
@@ -115,6 +123,35 @@ WRONG = {
 }
 
 
+BODY = b"a\r\n\r\nGET /x HTTP/0.9\r\n\r\nOPTIONS /x RTSP/1.0\r\n\r\n\r\nA"
+OLD = b"\r\nPOST /yes HTTP/1.0\r\nContent-Length: 2\r\n\r\nok"
+H2C = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+LENGTH = b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CHUNK = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+FIRST = {
+    "nothing": b"",
+    "empty lines": b"\r\n\r\n",
+    "without a body": GOOD,
+    "behind empty lines": b"\r\n\r\n" + GOOD + b"\r\n",
+    "with a length": POST + LENGTH,
+    "of no length": POST + b"Content-Length: 0\r\n\r\n",
+    "in chunks": POST + CHUNK + b"\r\n",
+    "in chunks with trailers": POST + CHUNK + b"X: y\r\nA: b\r\n\r\n",
+    "in chunks before empty lines": POST + CHUNK + b"\r\n\r\n\r\n",
+    "an upgrade": GET + b"Host: a\r\n" + H2C + b"\r\n",
+    "an upgrade with a length": POST + H2C + LENGTH,
+    "an upgrade in chunks": POST + H2C + CHUNK + b"\r\n",
+}
+"""What may stand before another request; each body looks like requests."""
+
+
+def cuts(raw: bytes) -> Iterator[list[bytes]]:
+    """Whole, cut at every octet, and octet by octet."""
+    yield [raw]
+    yield from ([raw[:cut], raw[cut:]] for cut in range(1, len(raw)))
+    yield [bytes([octet]) for octet in raw]
+
+
 async def refused(pieces: Sequence[bytes], familiar: Familiar) -> tuple[list[Call], list[bytes]]:
     """Which calls were made of it whole, and the answers; the connection is closed by us."""
     app = Echo()
@@ -153,11 +190,32 @@ async def test_control_characters_are_400(place: bytes) -> None:
         assert (number, calls, statuses(lines)) == (number, [], [b"400"])
 
 
-async def test_http_0_9_without_another_word_is_no_call() -> None:
-    """Nothing tells it from a header that is still to come: it is late, and that ends it."""
-    app = Echo()
-    one = connection(app, Familiar())
-    assert await heard(app, one, [b"GET /proxy\r\n"]) == ([], [])
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST.keys())
+async def test_what_is_no_http_is_no_call_behind_another_request(first: bytes) -> None:
+    """In one read, or in two: whatever the first request is like, and wherever it is cut."""
+    for raw in (b"OPTIONS /no RTSP/1.0\r\nHost: a\r\n\r\n", b"GET /no\r\n", b"\r\nGET /no\n"):
+        for pieces in cuts(first + raw):
+            app = Echo()
+            one = connection(app, Familiar())
+            calls, lines = await heard(app, one, pieces)
+            assert [call[1] for call in calls if call[1] != "/proxy"] == []
+            assert (pieces, statuses(lines)[-1]) == (pieces, b"400")
+            assert one.transport.is_closing()
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST.keys())
+async def test_requests_in_order_are_read_however_they_are_cut(first: bytes) -> None:
+    """The second is a call with its own body, and the first has all of its own, whatever is in it;
+    HTTP/1.0 and empty lines in front are in order too."""
+    for second in (b"POST /yes HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok", OLD):
+        for pieces in cuts(first + second):
+            app = Echo()
+            calls, lines = await heard(app, connection(app, Familiar()), pieces)
+            found = [(call[1], call[3]) for call in calls]
+            assert (pieces, found[-1:]) == (pieces, [("/yes", b"ok")])
+            own = [("/proxy", BODY if BODY in first else b"")] if b"/proxy" in first else []
+            assert found[:-1] == own
+            assert set(statuses(lines)) == {b"200"}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +257,13 @@ def test_names_and_addresses_are_hosts(host: bytes) -> None:
 def test_http_1_0_may_go_without_host() -> None:
     """RFC 9112 section 3.2: it is due from HTTP/1.1 on."""
     check_framing("1.0", b"/", ())
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0"])
+def test_other_versions_are_refused_whoever_read_the_line(version: str) -> None:
+    """Of what the parser says, too."""
+    with pytest.raises(BadRequest):
+        check_framing(version, b"/", ((b"host", b"a"),))
 
 
 BOUNDS = {
