@@ -27,7 +27,7 @@ FLOORS = (
         "sqlite",
     },
     {"mastersource", "store", "keyrows"},
-    {"datakeys", "newkeys"},
+    {"datakeys", "held", "newkeys"},
     {"core"},
     {"freshness", "auditing", "keys", "issued", "places"},
     {"shortlived", "tenants", "importing", "declaring", "noting", "rotation", "backup", "moving"},
