@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from vault import (
     Unopenable,
     Vault,
 )
+from vault.issued import _digest_of
 from vault.tokens import _checksum, checked, mint
 
 SCOPED = NewToken(
@@ -130,6 +132,15 @@ async def test_a_secret_is_good_with_its_own_id_alone(vault: Vault) -> None:
         found = await vault.verify_token(text.encode())
         assert found is not None
         assert found.id == text[3:15]
+
+
+async def test_a_row_is_read_for_an_id_that_nobody_has(vault: Vault) -> None:
+    """A neighbour's, wherever the id would stand: else it would be told by the time."""
+    token, text = await vault.issue_token(NewToken("default", "ada"))
+    async with vault._core.reading() as connection:
+        for other in ("0" * 12, token.id, "z" * 12):
+            read = await connection.scalar(_digest_of(other))
+            assert read == sha256(text.encode()).digest()
 
 
 async def test_a_revoked_token_is_refused_at_once(vault: Vault, clock: FakeClock) -> None:
