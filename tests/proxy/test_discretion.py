@@ -64,7 +64,7 @@ def ran(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has it")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 def test_no_command_can_leave_a_core_file_or_be_read_from_outside() -> None:
     """Its memory holds keys: not dumpable, and no core, also for what it starts."""
     assert ran(LOOKING).stdout.split() == ["0", "0", "0"]

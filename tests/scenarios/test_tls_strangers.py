@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +22,7 @@ from proxy.certificate import Certificate
 from proxy.patience import Waits
 from tests.support.certificates import trusting, write_pair
 from tests.support.origin import Exchange, Origin
+from tests.support.programs import need
 from tests.support.relay import Running, running_relay
 
 SHORT = Waits(header=1.5, body=1.5, answer=1.5, idle=1.5)
@@ -336,7 +336,6 @@ def test_who_leaves_without_a_word_of_tls_is_gone(
     on(loop, all_of_them())
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize("loop", LOOPS)
 def test_nobody_agrees_anew(
     tmp_path: Path,
@@ -345,12 +344,13 @@ def test_nobody_agrees_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """TLS 1.2 lets a client begin a handshake on a connection again and again, at our cost."""
+    openssl = need("openssl")
     monkeypatch.setattr(patience, "LAST_SECONDS", 0.6)
 
     async def renegotiate() -> None:
         async with quietly(tmp_path, caplog) as (up, tls):
             place = up.url.removeprefix("https://")
-            command = ("openssl", "s_client", "-connect", place, "-tls1_2")
+            command = (openssl, "s_client", "-connect", place, "-tls1_2")
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=subprocess.PIPE,
