@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from proxy.cache import redis_commons, sharing
+from proxy.cache.commons import Boarded, Wish
 from proxy.cache.entry import Miss, StoreError
 from proxy.errors import Overloaded, RelayError, UpstreamIncomplete, UpstreamTimeout
 from proxy.messages import Fields
@@ -552,6 +553,34 @@ async def test_a_caller_who_hangs_up_while_it_is_asked_leaves_nothing(several: A
         hasty = two[1].bench.begin()
         await patiently(lambda: bool(two[1].bench.cache._flights.all()))
         hasty.cancel()
+        await patiently(lambda: not two[1].bench.cache._flights.all())
+        exchange.play(Reply())
+        assert (await first).body == b"hello"
+        assert two.sent == [1, 0]
+
+
+async def test_one_whose_last_caller_hung_up_while_it_was_told_whom_to_follow_hears_nothing(
+    several: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call goes on without callers when its answer will be kept; but not one that is made
+    elsewhere."""
+    async with several(2) as two:
+        first, exchange = await two.lead()
+        asked, told = asyncio.Event(), asyncio.Event()
+        board = two[1].commons.board
+
+        async def slow(wish: Wish) -> Boarded:
+            boarded: Boarded = await board(wish)
+            asked.set()
+            await told.wait()
+            return boarded
+
+        monkeypatch.setattr(two[1].commons, "board", slow)
+        hasty = two[1].bench.begin()
+        await asked.wait()
+        hasty.cancel()
+        await asyncio.gather(hasty, return_exceptions=True)
+        told.set()
         await patiently(lambda: not two[1].bench.cache._flights.all())
         exchange.play(Reply())
         assert (await first).body == b"hello"
