@@ -21,6 +21,9 @@ _HOST: Final = re.compile(
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LINE_ENDS: Final = (b" HTTP/1.1\r\n", b" HTTP/1.0\r\n")
 _LINE_END: Final = 11
+_SPACES: Final = 2
+"""In a request line (RFC 9112 section 3); the parser takes more of them."""
+
 _ENDS: Final = re.compile(rb"[\r\n]+")
 _BLANK: Final = re.compile(rb"[\r\n]{3}(?=[A-Z])")
 """What stands before a request line that stands behind a chunked body: its methods are capitals."""
@@ -61,14 +64,14 @@ class Portions:
     and ICE pass), nor that there's none (HTTP/0.9, where it waits for fields all the same).
     """
 
-    __slots__ = ("_due", "_is_chunked", "_seen", "in_line")
+    __slots__ = ("_due", "_is_chunked", "_seen", "_spaces", "in_line")
 
     def __init__(self) -> None:
         self.expect_line()
 
     def expect_line(self) -> None:
         """A request is whole: the next octets are a request line, or empty lines before it."""
-        self.in_line, self._seen = True, b""
+        self.in_line, self._seen, self._spaces = True, b"", 0
         self._due, self._is_chunked = 0, False
 
     def expect_body(self, fields: Fields) -> None:
@@ -96,17 +99,20 @@ class Portions:
     def judge(self, portion: bytes) -> None:
         """Raises BadRequest; for a portion of a request line that the parser has begun to read."""
         line = self._seen + portion
+        self._spaces += portion.count(b" ")
         if not line.endswith(b"\n"):
             self._seen = line[-_LINE_END:]
         elif not line.endswith(_LINE_ENDS):
             raise BadRequest("Send HTTP/1.1.")
+        elif self._spaces != _SPACES:
+            raise BadRequest("Send one space before the request target, and one behind it.")
         else:
             self.in_line = False
 
     def _line_end(self, data: bytes, at: int) -> int | None:
         end = data.find(b"\n", at) + 1
         if not self._seen:
-            if data.endswith(_LINE_ENDS, at, end):
+            if data.endswith(_LINE_ENDS, at, end) and data.count(b" ", at, end) == _SPACES:
                 self.in_line = False  # the usual: a whole line, and most often a whole header
                 return _header_end(data, end - 1)
             if empty := _ENDS.match(data, at):

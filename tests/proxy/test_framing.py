@@ -51,6 +51,9 @@ VERSIONS = {
     "RTSP/1.1": b"GET /proxy RTSP/1.1\r\nHost: a\r\n\r\n",
     "ICE": b"SOURCE /proxy ICE/1.0\r\nHost: a\r\n\r\n",
     "a name in lower case": b"GET / http/1.1\r\nHost: a\r\n\r\n",
+    "two spaces before the target": b"GET  /proxy HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two spaces behind the target": b"GET /proxy  HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a space at the beginning": b" GET /proxy HTTP/1.1\r\nHost: a\r\n\r\n",
     "no method": b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": bytes.fromhex("1603010200010001fc0303") + bytes(64),
 }
