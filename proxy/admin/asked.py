@@ -185,7 +185,7 @@ class LimitsAsked(Asked):
     limits: LimitTexts = Field(default_factory=list)
     upstream_limits: LimitTexts = Field(default_factory=list)
     budget: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    calls: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    calls: Annotated[int, Field(ge=1, le=10**15)] | None = None
     hosts: Bounds = Field(default_factory=list)
     paths: Bounds = Field(default_factory=list)
     methods: Bounds = Field(default_factory=list)
