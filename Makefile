@@ -11,7 +11,7 @@ run: .venv/run
 test: .venv/test
 	@$(BIN)/python -m pytest -q -n 2
 
-# What the suite does in short, at full length, and one table of figures: an hour.
+# What the suite does in short, at full length, and one table of figures: some hours.
 attack: .venv/test
 	@$(BIN)/python -m tests.attack
 

@@ -1,8 +1,11 @@
 """Transfers that break, by the hundred thousand, and answers that are bombs once inflated.
 
-They come as from many who don't know of each other: at random moments, so many a second. They and
-the upstream are in this process, which is nice to the server; the kind caller has one of its own.
-Found is also what `tests.attack.kind` says of it and of memory.
+They come as from many who don't know of each other: at random moments, so many a second. First
+there is a flood of them, of which it is told how long the kind caller waits; then all the others
+come at a rate that leaves the server's core idle most of the time, and it is judged. They and the
+upstream are in this process, which takes a core only where nobody else wants it: theirs would be
+elsewhere. The kind caller has a process of its own. Found is also what `tests.attack.kind` says of
+it and of memory.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -20,7 +23,6 @@ from tests.attack import kind
 from tests.attack.callers import (
     ALONE_SECONDS,
     LOOK_SECONDS,
-    NICE,
     SETTLED_SECONDS,
     Ground,
     ground,
@@ -32,11 +34,12 @@ from tests.attack.traffic import BROKEN, Act, Upstream, bomb, bombing
 ABREAST: Final = 100
 """At most so many at once, however slow the server is."""
 
-TRANSFERS_A_SECOND: Final = 400.0
-BOMBS_A_SECOND: Final = 25.0
 FIRST: Final = 0.3
-"""That part more comes before anything is measured: it fills what has a bound, such as the pages
-that each connection to a database holds, and is no leak."""
+"""That part more comes as a flood before anything is measured: it fills what has a bound, such as
+the pages that each connection to a database holds, and is no leak."""
+
+AFTERWARDS_SECONDS: Final = 5.0
+"""From the flood to the kind caller's calls alone."""
 
 PATIENCE_SECONDS: Final = 100.0
 """Longer than an idle connection is kept on either side."""
@@ -47,16 +50,15 @@ SMALL_MEMORY: Final = "cache: {memory_bytes: 1 MiB}"
 
 @dataclass(frozen=True)
 class Crowd:
-    """What it does, how often in all, and in a second."""
+    """What it does, how often in all, and in a second; `flood`: how often in a second at first."""
 
     acts: Sequence[Act]
     number: int
     rate: float
+    flood: float
 
-    @property
-    def first(self) -> Crowd:
-        """Those who come before it."""
-        return replace(self, number=int(self.number * FIRST))
+
+Site = tuple[Ground, Bystander]
 
 
 async def one_of(here: Ground, acts: Sequence[Act], faults: list[str]) -> None:
@@ -68,22 +70,31 @@ async def one_of(here: Ground, acts: Sequence[Act], faults: list[str]) -> None:
         faults.append(f"{act.__name__}: {type(error).__name__} {str(error)[:100]}")
 
 
-async def arriving(here: Ground, crowd: Crowd) -> list[str]:
-    """All of them, at random moments; what went otherwise than it should."""
+async def arriving(here: Ground, acts: Sequence[Act], number: int, rate: float) -> list[str]:
+    """So many, at random moments, so many a second; what went otherwise than it should."""
     faults: list[str] = []
     due, places = monotonic(), asyncio.Semaphore(ABREAST)
     async with asyncio.TaskGroup() as group:
-        for _ in range(crowd.number):
-            due += random.expovariate(crowd.rate)
+        for _ in range(number):
+            due += random.expovariate(rate)
             await asyncio.sleep(max(due - monotonic(), 0.0))
             await places.acquire()
-            task = group.create_task(one_of(here, crowd.acts, faults))
+            task = group.create_task(one_of(here, acts, faults))
             task.add_done_callback(lambda _: places.release())
     return faults
 
 
+async def flood(site: Site, crowd: Crowd) -> tuple[list[str], float]:
+    """What went wrong in it; the p99 of the kind caller beside it."""
+    here, beside = site
+    beside.begin()
+    faults = await arriving(here, crowd.acts, int(crowd.number * FIRST), crowd.flood)
+    return faults, await beside.end()
+
+
 async def alone(beside: Bystander) -> float:
     """The p99 of a kind caller."""
+    await asyncio.sleep(AFTERWARDS_SECONDS)
     beside.begin()
     await asyncio.sleep(ALONE_SECONDS)
     return await beside.end()
@@ -117,12 +128,12 @@ async def settled(here: Ground, handles: int) -> int:
 async def attack(site: Site, name: str, crowd: Crowd) -> Outcome:
     """One row, with a caller beside it who is kind."""
     here, beside = site
-    await arriving(here, crowd.first)
+    faults, flooded = await flood(site, crowd)
     before = await alone(beside)
     memory, handles = [here.resident()], await lasting(here)
     watching = asyncio.create_task(watch(here, memory))
     beside.begin()
-    faults = await arriving(here, crowd)
+    faults += await arriving(here, crowd.acts, crowd.number, crowd.rate)
     meanwhile = await beside.end()
     watching.cancel()
     if (left := await settled(here, handles)) > handles:
@@ -130,14 +141,12 @@ async def attack(site: Site, name: str, crowd: Crowd) -> Outcome:
     after = here.resident()
     faults += kind.broken_promises(before, meanwhile, memory[0], after)
     told = (
-        f"p99 of the kind {before:.1f} ms alone, {meanwhile:.1f} beside {kind.WANTED_P99}; "
+        f"p99 of the kind {before:.1f} ms alone, {meanwhile:.1f} beside {crowd.rate:.0f} a second "
+        f"{kind.WANTED_P99}, {flooded:.1f} beside {crowd.flood:.0f} a second; "
         f"{memory[0]:.0f} MiB before, {max(memory):.0f} at most, {after:.0f} after "
         f"{kind.WANTED_MEMORY}; {handles} handles before, {left} after"
     )
     return Outcome(name, crowd.number, "transfers", len(faults), told, tuple(faults[:5]))
-
-
-Site = tuple[Ground, Bystander]
 
 
 @asynccontextmanager
@@ -150,8 +159,8 @@ async def site(upstream: Upstream) -> AsyncIterator[Site]:
 async def outcomes(transfers: int = 100_000, bombs: int = 1000) -> AsyncIterator[Outcome]:
     """Two rows."""
     async with site(Upstream()) as one, site(bombing()) as other:
-        os.nice(NICE)  # after all that shall not be nice has begun
-        breaking = Crowd(BROKEN, transfers, TRANSFERS_A_SECOND)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # what has begun before is not
+        breaking = Crowd(BROKEN, transfers, 50, flood=400)
         yield await attack(one, "transfers broken on either side", breaking)
-        blowing_up = Crowd([bomb], bombs, BOMBS_A_SECOND)
+        blowing_up = Crowd([bomb], bombs, 5, flood=25)
         yield await attack(other, "answers of 512 MiB in 0.5 MiB of gzip", blowing_up)
