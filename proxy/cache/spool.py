@@ -1,4 +1,5 @@
-"""Octets that are read while they still arrive: in memory first, then in a file without a name."""
+"""Octets that are read while they still arrive: in memory first, then in a file without a name,
+where nobody can read them but the process that wrote them."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from proxy.messages import RequestBody
 
@@ -20,11 +25,32 @@ class PrefixGoneError(LookupError):
     """The octets at this place have been dropped."""
 
 
+class Veil:
+    """Makes octets unreadable, and readable again, from any place on: AES-256 in counter mode (NIST
+    SP 800-38A section 6.5) under a key that is nowhere but in memory.
+
+    The counter goes by the place in the stream, not in the file, so it never comes twice.
+    """
+
+    _BLOCK: Final = 16
+
+    def __init__(self) -> None:
+        self._cipher = AES256(os.urandom(32))
+
+    def over(self, octets: bytes, place: int) -> bytes:
+        """Those that stand at `place`; twice over they are what they were."""
+        counter, skipped = divmod(place, self._BLOCK)
+        stream = Cipher(self._cipher, CTR(counter.to_bytes(self._BLOCK))).encryptor()
+        stream.update(bytes(skipped))
+        return stream.update(octets)
+
+
 class Spool:
     """Appended to by one writer, read from any place by many.
 
     `memory`: octets held in memory before `spill` moves them to the file; `capacity`: how many
-    octets before the newest the file keeps. The file has no name, so nobody else can open it.
+    octets before the newest the file keeps. The file has no name, and its octets are veiled: an
+    upstream may have repeated a key in them.
     """
 
     def __init__(self, memory: int, capacity: int) -> None:
@@ -37,6 +63,7 @@ class Spool:
         self._floor = 0  # the first octet that the file still holds
         self._written = 0  # the end of what the file holds
         self._file: BinaryIO | None = None
+        self._veil: Veil | None = None
         self._closed = False
         self._file_lock = threading.Lock()  # a thread must never meet a descriptor used anew
 
@@ -118,7 +145,8 @@ class Spool:
 
     def _write(self, block: bytes, place: int) -> None:
         with self._file_lock:
-            descriptor = self._descriptor()
+            descriptor, veil = self._opened()
+            block = veil.over(block, place)
             while block:
                 at = place % self._capacity
                 count = os.pwrite(descriptor, block[: self._capacity - at], at)
@@ -127,14 +155,16 @@ class Spool:
     def _read(self, place: int, count: int) -> bytes:
         with self._file_lock:
             at = place % self._capacity
-            return os.pread(self._descriptor(), min(count, self._capacity - at), at)
+            descriptor, veil = self._opened()
+            octets = os.pread(descriptor, min(count, self._capacity - at), at)
+        return veil.over(octets, place)
 
-    def _descriptor(self) -> int:
+    def _opened(self) -> tuple[int, Veil]:
         if self._closed:
             raise PrefixGoneError
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        return self._file.fileno()
+        if self._file is None or self._veil is None:
+            self._file, self._veil = tempfile.TemporaryFile(buffering=0), Veil()  # noqa: SIM115
+        return self._file.fileno(), self._veil
 
 
 @dataclass(frozen=True, slots=True)

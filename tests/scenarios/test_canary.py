@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -11,8 +13,9 @@ from tests.support.caller import Answered, Caller, call
 from tests.support.canaries import LEDGER, files, holds
 from tests.support.collector import TraceCollector
 from tests.support.issuer import Issuer
-from tests.support.origin import Exchange, Origin, reply
+from tests.support.origin import Exchange, Origin, head, reply
 from tests.support.process import Ended, keyrelay, served
+from tests.support.relay import running_relay
 
 KEY = "sk-CANARY/0123456789+abcdefghijklmnop"
 SECOND = "sk-CANARY-rotated-0123456789-abcdefgh"
@@ -228,3 +231,44 @@ async def test_an_answer_that_holds_the_key_is_given_but_never_kept(tmp_path: Pa
             for _ in range(2):
                 await call(server.url, "GET", target, ("X-Relay-Token", token))
         assert len(origin.requests) == 2
+
+
+def nameless() -> bytes:
+    """All that lies in files of this process that have no name any more."""
+    found = b""
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if handle.is_file() and handle.readlink().name.endswith(" (deleted)"):
+                found += handle.read_bytes()
+    return found
+
+
+async def test_a_key_lies_nowhere_in_the_open_on_its_way(tmp_path: Path) -> None:
+    """Of an answer and of a body that memory has no room for, the rest is in a file."""
+    size = 3 << 20
+    at_work = asyncio.Event()
+
+    async def repeat(exchange: Exchange) -> None:
+        said = (exchange.request.header("authorization") or "").encode()
+        await exchange.send(head(200, [("Content-Length", str(size))]))
+        await exchange.send((said * (size // len(said) + 1))[: size - 1])
+        at_work.set()
+        await exchange.hung_up()
+
+    before = nameless()
+    async with (
+        Origin(repeat) as origin,
+        running_relay(tmp_path / "data", {"openai": {"origin": origin.url}}) as up,
+    ):
+        await up.add_key("openai", key=KEY)
+        target = f"/proxy?server={origin.url}/v1&service=openai{FOREVER}"
+        body = (KEY.encode() * (size // len(KEY) + 1))[:size]
+        calling = asyncio.create_task(
+            call(up.url, "POST", target, ("X-Relay-Token", up.token), body=body)
+        )
+        await at_work.wait()
+        async with asyncio.timeout(30):
+            while len(there := nameless()) - len(before) < 2 * size - (2 << 20):
+                await asyncio.sleep(0.01)
+        calling.cancel()
+    assert holds(there, KEY) == []

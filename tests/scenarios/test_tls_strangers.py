@@ -21,7 +21,7 @@ from proxy import patience
 from proxy.certificate import Certificate
 from proxy.patience import Waits
 from tests.support.certificates import trusting, write_pair
-from tests.support.origin import Exchange, Origin
+from tests.support.origin import Exchange, Handler, Origin
 from tests.support.programs import need
 from tests.support.relay import Running, running_relay
 
@@ -164,6 +164,19 @@ async def quietly(
     assert [record.getMessage() for record in caplog.records] == []
 
 
+@asynccontextmanager
+async def answering(
+    folder: Path, caplog: pytest.LogCaptureFixture, answer: Handler
+) -> AsyncIterator[tuple[Running, Callable[[], ssl.SSLContext], Origin]]:
+    """The same before an upstream."""
+    async with (
+        Origin([answer]) as origin,
+        quietly(folder, caplog, {"openai": {"origin": origin.url}}) as (up, tls),
+    ):
+        await up.add_key("openai", key="sk-0123456789abcdef")
+        yield up, tls, origin
+
+
 def on(loop: Callable[[], asyncio.AbstractEventLoop], what: Awaitable[None]) -> None:
     """To its end, on a loop of its own."""
 
@@ -241,11 +254,7 @@ def test_the_deadlines_hold_under_tls(
             ended.set()
 
     async def all_of_them() -> None:
-        async with (
-            Origin([endless]) as origin,
-            quietly(tmp_path, caplog, {"openai": {"origin": origin.url}}) as (up, tls),
-        ):
-            await up.add_key("openai", key="sk-0123456789abcdef")
+        async with answering(tmp_path, caplog, endless) as (up, tls, _):
             token = up.token.encode()
 
             async def late(first: bytes, then: bytes = b"") -> bytes:
@@ -313,11 +322,7 @@ def test_who_leaves_without_a_word_of_tls_is_gone(
         gone.set()
 
     async def all_of_them() -> None:
-        async with (
-            Origin([endless]) as origin,
-            quietly(tmp_path, caplog, {"openai": {"origin": origin.url}}) as (up, tls),
-        ):
-            await up.add_key("openai", key="sk-0123456789abcdef")
+        async with answering(tmp_path, caplog, endless) as (up, tls, origin):
             token = up.token.encode()
             async with stranger(up) as one:
                 one.writer.write(one.hello(tls()))

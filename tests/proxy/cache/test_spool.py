@@ -57,6 +57,26 @@ async def test_octets_above_the_limit_move_to_a_nameless_file(
     spool.close()
 
 
+async def test_nobody_else_can_read_what_is_in_the_file() -> None:
+    """Nor tell what is the same in it; this process can, from any place on, over the seam too."""
+    spool, octets = Spool(1, 1000), b"sk-0123456789abcdef" * 50
+    for at in range(0, len(octets), 27):
+        spool.append(octets[at : at + 27])
+        await spool.spill()
+    assert spool._file is not None
+    there = os.pread(spool._file.fileno(), 10_000, 0)
+    assert len(there) == len(octets)
+    pairs = [there[at : at + 2] for at in range(0, len(there), 19)]
+    assert b"sk-0" not in there
+    assert len(set(pairs)) > 1
+    for place in range(0, len(octets), 13):
+        assert await content(spool, place) == octets[place:]
+    spool.append(octets)
+    await spool.spill()
+    assert await content(spool, len(octets)) == octets
+    spool.close()
+
+
 async def test_large_octets_are_read_in_pieces() -> None:
     """A reader never gets all of a large body at once."""
     spool = Spool(10, 10 * PIECE)
