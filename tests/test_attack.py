@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import math
@@ -12,10 +13,26 @@ from pathlib import Path
 import pytest
 
 from tests.attack import __main__ as runner
-from tests.attack import callers, faults, kind, shown, soak, swarm
+from tests.attack import broken, callers, faults, kind, shown, soak, swarm
 from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, first_of, sizes_in
 from tests.attack.outcome import Outcome, Row
 from tests.attack.soak import Sample
+
+
+class Told:
+    """A kind caller whose p99 of each window is known."""
+
+    def __init__(self, *each: float) -> None:
+        self.windows = list(each)
+        self.over = asyncio.Event()
+
+    def begin(self) -> None:
+        if len(self.windows) == 1:
+            self.over.set()
+
+    async def end(self) -> float:
+        return self.windows.pop(0)
+
 
 NOT_YET: tuple[str, ...] = ("broken", "workers")
 """Campaigns that the README's table has no row of; nothing stands here once all have run."""
@@ -136,8 +153,8 @@ def test_a_crowd_that_nobody_minds_breaks_no_promise() -> None:
 
 def test_each_promise_that_a_crowd_breaks_is_found() -> None:
     """In words, with what was wanted, which the row of the table tells too."""
-    broken = callers.Figures("read nothing", 1000, math.inf, 1.5, 3.1, 900, [100.0, 100.0, 111.0])
-    found = broken.outcome
+    figures = callers.Figures("read nothing", 1000, math.inf, 1.5, 3.1, 900, [100.0, 100.0, 111.0])
+    found = figures.outcome
     assert found.found == 3
     assert found.faults == (
         "connections left after 90 s: gone after inf",
@@ -213,3 +230,13 @@ def test_every_campaign_has_rows_in_the_table() -> None:
     there = {row.campaign for row in shown.read(shown.KEPT.read_text())}
     assert there.isdisjoint(NOT_YET)
     assert there.union(NOT_YET) == set(CAMPAIGNS)
+
+
+async def test_what_else_a_machine_does_for_a_while_is_not_a_servers_doing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The median of the windows, without the last one, which is cut short; or that one alone."""
+    monkeypatch.setattr(broken, "WINDOW_SECONDS", 0.001)
+    for windows, usual in (((1.0, 90.0, 2.0, 0.1), 2.0), ((3.0,), 3.0)):
+        told = Told(*windows)
+        assert await broken.usual(told, told.over.wait()) == (True, usual)  # type: ignore[arg-type]
