@@ -60,8 +60,9 @@ class Portions:
     """How much of the octets that have come the parser is given at once: no request line together
     with what is before it, nor with what is behind it unless it's one of HTTP.
 
-    The parser says neither where a request line is, nor whose version it ends with (those of RTSP
-    and ICE pass), nor that there's none (HTTP/0.9, where it waits for fields all the same).
+    The parser says neither where a request line is, nor how many spaces it has, nor whose version
+    it ends with (those of RTSP and ICE pass), nor that there's none (HTTP/0.9, where it waits for
+    fields all the same).
     """
 
     __slots__ = ("_due", "_is_chunked", "_seen", "_spaces", "in_line")

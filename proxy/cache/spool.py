@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO, Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -25,11 +26,12 @@ class PrefixGoneError(LookupError):
     """The octets at this place have been dropped."""
 
 
-class Veil:
+class _Veil:
     """Makes octets unreadable, and readable again, from any place on: AES-256 in counter mode (NIST
-    SP 800-38A section 6.5) under a key that is nowhere but in memory.
+    SP 800-38A section 6.5) under a key that is nowhere but in memory. Nothing authenticates them.
 
-    The counter goes by the place in the stream, not in the file, so it never comes twice.
+    The counter goes by the place in the stream, not in the file, and the octets at a place never
+    become others: so no two are ever under the same of it.
     """
 
     _BLOCK: Final = 16
@@ -49,8 +51,8 @@ class Spool:
     """Appended to by one writer, read from any place by many.
 
     `memory`: octets held in memory before `spill` moves them to the file; `capacity`: how many
-    octets before the newest the file keeps. The file has no name, and its octets are veiled: an
-    upstream may have repeated a key in them.
+    octets before the newest the file keeps. The file has no name, and its octets are veiled: they
+    are a caller's own, and an upstream may have repeated a key in them.
     """
 
     def __init__(self, memory: int, capacity: int) -> None:
@@ -63,7 +65,6 @@ class Spool:
         self._floor = 0  # the first octet that the file still holds
         self._written = 0  # the end of what the file holds
         self._file: BinaryIO | None = None
-        self._veil: Veil | None = None
         self._closed = False
         self._file_lock = threading.Lock()  # a thread must never meet a descriptor used anew
 
@@ -83,7 +84,7 @@ class Spool:
         self.size += len(chunk)
 
     async def spill(self) -> None:
-        """Moves what is in memory to the file; raises OSError, and then nothing is lost."""
+        """Moves what is in memory to the file; raises OSError, and then it still is in memory."""
         block = bytes(self._memory)
         self._floor = max(self._floor, self._base + len(block) - self._capacity)
         await asyncio.to_thread(self._write, block, self._base)
@@ -92,7 +93,9 @@ class Spool:
 
     def trim(self, place: int) -> None:
         """Drops from memory what stands before `place`, without writing it anywhere."""
-        self._drop_memory(max(0, place - self._base))
+        if place > self._base:
+            self._drop_memory(place - self._base)
+            self._floor = self._base  # the file has a gap there, whatever it holds before it
 
     def in_memory(self) -> bytes | None:
         """All octets, when none has left the memory; asked for when no more are to come.
@@ -144,9 +147,9 @@ class Spool:
         self._base += count
 
     def _write(self, block: bytes, place: int) -> None:
+        block = self._veil.over(block, place)
         with self._file_lock:
-            descriptor, veil = self._opened()
-            block = veil.over(block, place)
+            descriptor = self._descriptor()
             while block:
                 at = place % self._capacity
                 count = os.pwrite(descriptor, block[: self._capacity - at], at)
@@ -155,16 +158,19 @@ class Spool:
     def _read(self, place: int, count: int) -> bytes:
         with self._file_lock:
             at = place % self._capacity
-            descriptor, veil = self._opened()
-            octets = os.pread(descriptor, min(count, self._capacity - at), at)
-        return veil.over(octets, place)
+            octets = os.pread(self._descriptor(), min(count, self._capacity - at), at)
+        return self._veil.over(octets, place)
 
-    def _opened(self) -> tuple[int, Veil]:
+    @cached_property
+    def _veil(self) -> _Veil:
+        return _Veil()
+
+    def _descriptor(self) -> int:
         if self._closed:
             raise PrefixGoneError
-        if self._file is None or self._veil is None:
-            self._file, self._veil = tempfile.TemporaryFile(buffering=0), Veil()  # noqa: SIM115
-        return self._file.fileno(), self._veil
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        return self._file.fileno()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -233,18 +234,19 @@ async def test_an_answer_that_holds_the_key_is_given_but_never_kept(tmp_path: Pa
         assert len(origin.requests) == 2
 
 
-def nameless() -> bytes:
-    """All that lies in files of this process that have no name any more."""
-    found = b""
+def nameless() -> dict[tuple[int, int], bytes]:
+    """What lies in files of this process that have no name any more."""
+    found = {}
     for handle in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if handle.is_file() and handle.readlink().name.endswith(" (deleted)"):
-                found += handle.read_bytes()
+                which = handle.stat()
+                found[which.st_dev, which.st_ino] = handle.read_bytes()
     return found
 
 
 async def test_a_key_lies_nowhere_in_the_open_on_its_way(tmp_path: Path) -> None:
-    """Of an answer and of a body that memory has no room for, the rest is in a file."""
+    """An answer and a body that memory has no room for are in files meanwhile."""
     size = 3 << 20
     at_work = asyncio.Event()
 
@@ -255,20 +257,28 @@ async def test_a_key_lies_nowhere_in_the_open_on_its_way(tmp_path: Path) -> None
         at_work.set()
         await exchange.hung_up()
 
-    before = nameless()
     async with (
         Origin(repeat) as origin,
         running_relay(tmp_path / "data", {"openai": {"origin": origin.url}}) as up,
     ):
         await up.add_key("openai", key=KEY)
+        before = nameless()
         target = f"/proxy?server={origin.url}/v1&service=openai{FOREVER}"
         body = (KEY.encode() * (size // len(KEY) + 1))[:size]
         calling = asyncio.create_task(
             call(up.url, "POST", target, ("X-Relay-Token", up.token), body=body)
         )
-        await at_work.wait()
-        async with asyncio.timeout(30):
-            while len(there := nameless()) - len(before) < 2 * size - (2 << 20):
-                await asyncio.sleep(0.01)
-        calling.cancel()
+        try:
+            async with asyncio.timeout(30):
+                await at_work.wait()
+                while len(there := b"".join(new(before))) < 2 * size - 1 - (2 << 20):
+                    await asyncio.sleep(0.01)
+        finally:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
     assert holds(there, KEY) == []
+
+
+def new(before: Collection[tuple[int, int]]) -> list[bytes]:
+    """Without those that were there before."""
+    return [octets for which, octets in nameless().items() if which not in before]

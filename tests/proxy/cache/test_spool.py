@@ -58,22 +58,20 @@ async def test_octets_above_the_limit_move_to_a_nameless_file(
 
 
 async def test_nobody_else_can_read_what_is_in_the_file() -> None:
-    """Nor tell what is the same in it; this process can, from any place on, over the seam too."""
-    spool, octets = Spool(1, 1000), b"sk-0123456789abcdef" * 50
-    for at in range(0, len(octets), 27):
-        spool.append(octets[at : at + 27])
+    """Nor tell which of it is equal, once around the ring and again; this process can read it, from
+    any place on."""
+    spool, said = Spool(1, 960), b""
+    assert spool._file is None
+    for octets in (bytes(27), bytes(933), bytes(960)):
+        spool.append(octets)
         await spool.spill()
-    assert spool._file is not None
-    there = os.pread(spool._file.fileno(), 10_000, 0)
-    assert len(there) == len(octets)
-    pairs = [there[at : at + 2] for at in range(0, len(there), 19)]
-    assert b"sk-0" not in there
-    assert len(set(pairs)) > 1
-    for place in range(0, len(octets), 13):
-        assert await content(spool, place) == octets[place:]
-    spool.append(octets)
-    await spool.spill()
-    assert await content(spool, len(octets)) == octets
+        assert spool._file is not None
+        there = os.pread(spool._file.fileno(), 10_000, 0)
+        said += there if octets == bytes(960) else there[-len(octets) :]
+    blocks = [said[at : at + 16] for at in range(0, len(said), 16)]
+    assert (len(blocks), len(set(blocks))) == (120, 120)
+    for place in range(960, 1920, 13):
+        assert await content(spool, place) == bytes(1920 - place)
     spool.close()
 
 
@@ -148,6 +146,23 @@ async def test_a_full_disk_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await content(spool, 4) == b"ef"
     with pytest.raises(PrefixGoneError):
         await spool.read(3)
+    spool.close()
+
+
+async def test_what_was_dropped_without_being_written_is_gone_for_good() -> None:
+    """Also when the disk has room again: nobody gets what the file has in its place."""
+    spool = Spool(2, 100)
+    for octets in (b"abcd", b"efgh"):
+        spool.append(octets)
+        await spool.spill()
+    spool.append(b"ijkl")
+    spool.trim(10)
+    spool.append(b"mn")
+    await spool.spill()
+    for place in (0, 7, 9):
+        with pytest.raises(PrefixGoneError):
+            await spool.read(place)
+    assert await content(spool, 10) == b"klmn"
     spool.close()
 
 
