@@ -1,12 +1,11 @@
 """Transfers that break, by the hundred thousand, and answers that are bombs once inflated.
 
-They come as from many who don't know of each other: at random moments, so many a second. First
-there is a flood of them, of which it is told how long the kind caller waits; then the others come
-at a rate that leaves the server's core idle most of the time, and it is judged. They and the
-upstream are in this process, which takes a core only where nobody else wants it: theirs would be
-elsewhere. The kind caller has a process of its own; its p99 is taken of ten seconds at a time, and
-of many such the median, since whoever else is on the machine is not the server's doing. Found is
-also what `tests.attack.kind` says of it and of memory.
+They come as from many who don't know of each other: at random moments, so many a second. First a
+flood, beside which the kind caller's p99 is told and not judged; then, at a rate that leaves the
+server's core idle most of the time, the others, which are judged. This process, with the upstream,
+runs only when no other wants the core; the kind caller has a process of its own. Its p99 is the
+median of those of ten seconds each: others may use the machine. Found is also what
+`tests.attack.kind` says of it and of memory.
 """
 
 from __future__ import annotations
