@@ -34,7 +34,7 @@ class Told:
         return self.windows.pop(0)
 
 
-NOT_YET: tuple[str, ...] = ("broken", "workers")
+NOT_YET: tuple[str, ...] = ()
 """Campaigns that the README's table has no row of; nothing stands here once all have run."""
 
 ROWS = [
