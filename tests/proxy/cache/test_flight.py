@@ -608,13 +608,25 @@ async def test_beyond_the_limit_with_nobody_left_the_call_ends(opened: Opened) -
         await asyncio.wait_for(exchange.closed.wait(), 10)
 
 
-async def test_the_last_reader_of_a_large_answer_ends_it(opened: Opened) -> None:
+async def test_the_last_reader_of_a_large_answer_ends_it(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the upstream was held back."""
+    held = asyncio.Event()
     async with opened(max_entry_bytes=10) as bench:
         (leader,), exchange = await readers(bench, 1)
+        (flight,) = bench.cache._flights.all()
+        wait = flight._room.wait
+
+        async def waiting() -> bool:
+            held.set()
+            return await wait()
+
+        monkeypatch.setattr(flight._room, "wait", waiting)
         for _ in range(4):
             exchange.chunk(b"x" * SLACK)
-        await until(lambda: exchange.given == 2 * SLACK)
+        await held.wait()
+        assert exchange.given == 2 * SLACK
         await leave(leader)
         await asyncio.wait_for(exchange.closed.wait(), 10)
 
