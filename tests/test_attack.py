@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import math
@@ -17,22 +16,6 @@ from tests.attack import broken, callers, faults, kind, shown, soak, swarm
 from tests.attack.campaigns import CAMPAIGNS, Campaign, carry_out, first_of, sizes_in
 from tests.attack.outcome import Outcome, Row
 from tests.attack.soak import Sample
-
-
-class Told:
-    """A kind caller whose p99 of each window is known."""
-
-    def __init__(self, *each: float) -> None:
-        self.windows = list(each)
-        self.over = asyncio.Event()
-
-    def begin(self) -> None:
-        if len(self.windows) == 1:
-            self.over.set()
-
-    async def end(self) -> float:
-        return self.windows.pop(0)
-
 
 NOT_YET: tuple[str, ...] = ()
 """Campaigns that the README's table has no row of; nothing stands here once all have run."""
@@ -167,8 +150,8 @@ def test_each_promise_that_a_crowd_breaks_is_found() -> None:
 
 def test_what_nobody_notices_is_no_broken_promise() -> None:
     """A p99 of two milliseconds, however quick it was alone."""
-    assert kind.broken_promises(0.3, 2.0, 100, 100) == []
-    assert len(kind.broken_promises(0.3, 2.1, 100, 100)) == 1
+    assert kind.slowed_down(0.3, 2.0) == []
+    assert len(kind.slowed_down(0.3, 2.1)) == 1
 
 
 def series(start: float, grown: float, noise: float = 0.0, count: int = 600) -> list[Sample]:
@@ -232,11 +215,39 @@ def test_every_campaign_has_rows_in_the_table() -> None:
     assert there.union(NOT_YET) == set(CAMPAIGNS)
 
 
-async def test_what_else_a_machine_does_for_a_while_is_not_a_servers_doing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The median of the windows, without the last one, which is cut short; or that one alone."""
-    monkeypatch.setattr(broken, "WINDOW_SECONDS", 0.001)
-    for windows, usual in (((1.0, 90.0, 2.0, 0.1), 2.0), ((3.0,), 3.0)):
-        told = Told(*windows)
-        assert await broken.usual(told, told.over.wait()) == (True, usual)  # type: ignore[arg-type]
+def sides(*beside: float) -> tuple[broken.Side, broken.Side]:
+    """A kind caller alone, a hundred calls of one millisecond each; and in turns beside a crowd, of
+    as many calls that took so long, but for the last of each, which took a second."""
+    turns = [[each] * 99 + [1000.0] for each in beside]
+    return broken.Side([[1.0] * 100], 10.0, 1.0), broken.Side(turns, 10.0 * len(beside), 4.0)
+
+
+def test_a_kind_caller_is_judged_by_all_its_calls() -> None:
+    """Beside a crowd, and alone; the worst turn is told."""
+    crowd = broken.Crowd((), 1000, 50)
+    alone, beside = sides(2.0, 1.5)
+    assert beside.told == "1000.0 ms (200 calls, worst turn 1000.0)"
+    told, [slow] = broken.shortcomings(crowd, alone, beside)
+    assert "the server took 10% of a core alone, 20% beside" in told
+    assert slow.startswith("p99 of the kind 1.0 ms alone, 1000.0 beside")
+    assert broken.shortcomings(crowd, alone, broken.Side([[2.0] * 100], 20.0))[1] == []
+
+
+def test_beside_a_flood_p99_is_told_and_not_judged() -> None:
+    """But for that it has to be one."""
+    alone, beside = sides(2.0, 1.5)
+    flood = broken.Crowd((), 8000, 400, judged=False)
+    told, wrong = broken.shortcomings(flood, alone, beside)
+    assert told.startswith("400.0 a second; p99 of the kind 1.0 ms (100 calls, worst turn 1.0)")
+    assert "1000.0 ms (200 calls, worst turn 1000.0) beside (told, not judged)" in told
+    assert wrong == []
+    beside.seconds = 24.0
+    assert broken.shortcomings(flood, alone, beside)[1] == [
+        "333.3 a second came, 400 were asked for"
+    ]
+
+
+def test_all_of_a_crowd_come_in_one_turn_or_another() -> None:
+    """Twenty seconds each, the last what is left."""
+    assert broken.Crowd((), 2500, 50).turns == [1000, 1000, 500]
+    assert broken.Crowd((), 3, 0.01).turns == [1, 1, 1]

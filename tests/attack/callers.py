@@ -119,7 +119,8 @@ class Figures:
         late = f"connections left after {self.allowed:.0f} s: gone after {self.seconds:.1f}"
         closed = [] if self.seconds <= self.allowed else [late]
         before, after = self.memory[0], self.memory[-1]
-        return (*closed, *kind.broken_promises(self.alone, self.beside, before, after))
+        slow, large = kind.slowed_down(self.alone, self.beside), kind.swollen(before, after)
+        return (*closed, *slow, *large)
 
     @property
     def outcome(self) -> Outcome:
@@ -157,6 +158,12 @@ class Ground:
     def handles(self) -> int:
         """Open files and sockets, of all processes."""
         return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.processes)
+
+    def cpu(self) -> float:
+        """Seconds that all processes have taken of a core (proc_pid_stat(5): utime and stime)."""
+        stats = [Path(f"/proc/{pid}/stat").read_text() for pid in self.processes]
+        fields = [stat.rpartition(")")[2].split() for stat in stats]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
     async def connections(self) -> float:
         """What the server counts, without the one that asks."""

@@ -68,7 +68,10 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "timing": Campaign("8", "timing", {"pairs": 100_000}, {"pairs": 200}),
     "callers": Campaign("10", "callers", {"callers": 1000}, {"callers": 50}),
     "broken": Campaign(
-        "10", "broken", {"transfers": 100_000, "bombs": 1000}, {"transfers": 500, "bombs": 5}
+        "10",
+        "broken",
+        {"transfers": 100_000, "bombs": 1000, "flood": 20_000},
+        {"transfers": 500, "bombs": 5, "flood": 400, "ordinary": 100, "quiet": 1},
     ),
     "workers": Campaign(
         "9, 10",
