@@ -25,7 +25,17 @@ from tests.attack import kind
 from tests.attack.callers import LOOK_SECONDS, SETTLED_SECONDS, Ground, ground
 from tests.attack.kind import Bystander, bystander, p99
 from tests.attack.outcome import Outcome
-from tests.attack.traffic import BROKEN, Act, Upstream, bomb, bombing, forward, miss, stream
+from tests.attack.traffic import (
+    BROKEN,
+    Act,
+    Upstream,
+    bomb,
+    bombing,
+    forward,
+    large,
+    miss,
+    stream,
+)
 
 ABREAST: Final = 100
 """At most so many at once, however slow the server is."""
@@ -208,8 +218,8 @@ async def attack(site: Site, name: str, crowd: Crowd) -> Outcome:
 
 async def work(here: Ground, calls: int, quiet: float) -> None:
     """So many ordinary calls, and some seconds of rest."""
-    faults = await arriving(here, ORDINARY, calls, ORDINARY_RATE)
-    assert faults == []
+    assert await arriving(here, ORDINARY, calls, ORDINARY_RATE) == []
+    await large(here)  # opens the connection by which the cache is read
     await asyncio.sleep(quiet)
 
 

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Final
 
 from tests.attack.callers import LARGE_BYTES, Ground
-from tests.attack.swarm import SMALL
+from tests.attack.swarm import LARGE, SMALL
 from tests.support.caller import Answered, Caller
 from tests.support.origin import LAST_CHUNK, Exchange, chunk, event, head, reply
 
@@ -103,6 +103,11 @@ async def ask(here: Ground, method: str, target: str, *fields: tuple[str, str]) 
 async def hit(here: Ground) -> None:
     """Of what is kept."""
     assert (await ask(here, "GET", SMALL)).status == 200
+
+
+async def large(here: Ground) -> None:
+    """A hit too, of what is kept on disk alone."""
+    assert (await ask(here, "GET", LARGE)).status == 200
 
 
 async def miss(here: Ground) -> None:
