@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import math
 import re
 import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 
 import pytest
 
@@ -215,36 +219,70 @@ def test_every_campaign_has_rows_in_the_table() -> None:
     assert there.union(NOT_YET) == set(CAMPAIGNS)
 
 
-def sides(*beside: float) -> tuple[broken.Side, broken.Side]:
-    """A kind caller alone, a hundred calls of one millisecond each; and in turns beside a crowd, of
-    as many calls that took so long, but for the last of each, which took a second."""
-    turns = [[each] * 99 + [1000.0] for each in beside]
-    return broken.Side([[1.0] * 100], 10.0, 1.0), broken.Side(turns, 10.0 * len(beside), 4.0)
+QUICK, SLOW = [1.0] * 100, [1.0] * 90 + [5.0] * 9 + [9.0]
 
 
-def test_a_kind_caller_is_judged_by_all_its_calls() -> None:
-    """Beside a crowd, and alone; the worst turn is told."""
-    crowd = broken.Crowd((), 1000, 50)
-    alone, beside = sides(2.0, 1.5)
-    assert beside.told == "1000.0 ms (200 calls, worst turn 1000.0)"
-    told, [slow] = broken.shortcomings(crowd, alone, beside)
-    assert "the server took 10% of a core alone, 20% beside" in told
-    assert slow.startswith("p99 of the kind 1.0 ms alone, 1000.0 beside")
-    assert broken.shortcomings(crowd, alone, broken.Side([[2.0] * 100], 20.0))[1] == []
+def side(*turns: list[float], cpu: float = 1.0) -> broken.Side:
+    """Of turns of ten seconds."""
+    return broken.Side(list(turns), 10.0 * len(turns), cpu)
+
+
+@pytest.mark.parametrize(
+    ("turns", "p99", "worst"),
+    [([QUICK, QUICK, SLOW], 5.0, 9.0), ([QUICK] * 19 + [SLOW], 1.0, 9.0), ([SLOW], 9.0, 9.0)],
+)
+def test_a_kind_caller_is_judged_by_all_its_calls(
+    turns: list[list[float]], p99: float, worst: float
+) -> None:
+    """Not by its turns; the worst of those is told."""
+    beside = side(*turns)
+    assert (beside.p99, beside.worst) == (p99, worst)
+    _, wrong = broken.judged(broken.Crowd((), 1000, 50), side(QUICK), beside, [0.1])
+    assert len(wrong) == (p99 > 2.0)
 
 
 def test_beside_a_flood_p99_is_told_and_not_judged() -> None:
-    """But for that it has to be one."""
-    alone, beside = sides(2.0, 1.5)
-    flood = broken.Crowd((), 8000, 400, judged=False)
-    told, wrong = broken.shortcomings(flood, alone, beside)
-    assert told.startswith("400.0 a second; p99 of the kind 1.0 ms (100 calls, worst turn 1.0)")
-    assert "1000.0 ms (200 calls, worst turn 1000.0) beside (told, not judged)" in told
+    """But for what it leaves open."""
+    flood, alone, beside = broken.Crowd((), 4000, 400, False), side(QUICK), side(SLOW, cpu=5.0)
+    told, wrong = broken.judged(flood, alone, beside, [0.1, 4.9])
+    assert told == (
+        "400.0 a second; closed 4.9 s after the last of a turn at most (wanted: 5); "
+        "p99 of the kind 1.0 ms (100 calls; first turn 1.0, worst 1.0) alone, "
+        "9.0 ms (100 calls; first turn 9.0, worst 9.0) beside (told, not judged); "
+        "the server took 10% of a core alone, 50% beside"
+    )
     assert wrong == []
-    beside.seconds = 24.0
-    assert broken.shortcomings(flood, alone, beside)[1] == [
-        "333.3 a second came, 400 were asked for"
-    ]
+    _, wrong = broken.judged(flood, alone, beside, [0.1, 5.1])
+    assert wrong == ["open for 5.1 s after the last (wanted: 5)"]
+
+
+async def test_a_transfer_without_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is a crowd that comes later than it should."""
+
+    async def hang(here: callers.Ground) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(broken, "ENDED_SECONDS", 0.01)
+    monkeypatch.setattr(broken, "ABREAST", 1)
+    monkeypatch.setattr(broken, "LATE_SECONDS", 0.005)
+    here = callers.Ground(None, "", "", Path())  # type: ignore[arg-type]
+    *faults, late = await broken.arriving(here, [hang], 3, 1e6)
+    assert [fault.strip() for fault in faults] == ["hang: TimeoutError"] * 3
+    assert re.fullmatch(r"one came 0\.\d s late", late)
+
+
+def test_what_a_server_takes_of_a_core_is_counted() -> None:
+    """As it counts itself, but for ticks of the kernel's."""
+    work = "import os, sys; sum(range(10**7)); print(sum(os.times()[:2]), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", work], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        took = float(process.stdout.readline())
+        up = SimpleNamespace(process=process)
+        here = callers.Ground(up, "", "", Path())  # type: ignore[arg-type]
+        assert took > 0.05
+        assert here.cpu() == pytest.approx(took, abs=0.04)
+        process.stdin.write(b"\n")
 
 
 def test_all_of_a_crowd_come_in_one_turn_or_another() -> None:

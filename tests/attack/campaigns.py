@@ -70,7 +70,7 @@ CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "broken": Campaign(
         "10",
         "broken",
-        {"transfers": 100_000, "bombs": 1000, "flood": 20_000},
+        {"transfers": 100_000, "bombs": 1000, "flood": 100_000},
         {"transfers": 500, "bombs": 5, "flood": 400, "ordinary": 100, "quiet": 1},
     ),
     "workers": Campaign(

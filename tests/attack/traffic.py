@@ -31,14 +31,19 @@ def _bomb() -> bytes:
 
 
 class Upstream:
-    """Answers by the last word of the path."""
+    """Answers by the last word of the path. `answering`: how many answers have not ended."""
 
     def __init__(self, bomb: bytes = b"") -> None:
         self._bomb = bomb
+        self.answering = 0
 
     async def __call__(self, exchange: Exchange) -> None:
         kind = exchange.request.path.rsplit("/", 1)[1]
-        await getattr(self, f"_{kind}", self._small)(exchange)
+        self.answering += 1
+        try:
+            await getattr(self, f"_{kind}", self._small)(exchange)
+        finally:
+            self.answering -= 1
 
     async def _small(self, exchange: Exchange) -> None:
         await exchange.send(reply(200, [("Content-Type", "application/json")], b'{"ok": true}'))

@@ -22,12 +22,9 @@ async def test_each_ends_as_it_should_beside_one_who_is_kind(
     """Who is answered all the while; and nothing of them is left open."""
     monkeypatch.setattr(broken, "TURN_SECONDS", 0.1)
     monkeypatch.setattr(broken, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(broken, "SETTLED_SECONDS", 0.0)
-    async with broken.site(upstream()) as (here, beside):
-        await broken.work(here, 10, 0.0)
-        handles = await broken.lasting(here)
-        alone, meanwhile, faults = await broken.by_turns((here, beside), crowd)
+    async with broken.site(upstream()) as site:
+        await broken.warm_up(site.here, 10, 0.0)
+        alone, beside, open_for, faults = await broken.by_turns(site, crowd)
         assert faults == []
-        assert len(alone.turns) == len(meanwhile.turns) == 3
-        assert all(alone.turns + meanwhile.turns)
-        assert await broken.settled(here, handles) <= handles
+        assert len(alone.turns) == len(beside.turns) == len(open_for) == 3
+        assert (site.upstream.answering, await site.here.connections()) == (0, 0)
